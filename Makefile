@@ -1,0 +1,41 @@
+# Every target does all of its own set-up: `make demo` on a fresh machine is enough.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export OMP_WAIT_POLICY ?= PASSIVE
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check format bench bench-speed bench-quality clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)         ## the main job on the planted shop: pictures and titles in, a table and recommendations out
+	$(BIN)/modalmix demo
+
+test: $(INSTALLED)         ## the whole suite, under 10 minutes on 2 cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: $(INSTALLED)        ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: bench-speed bench-quality  ## speed and quality benchmarks; only missing rows are run
+
+bench-speed: $(INSTALLED)
+	$(BIN)/python -m benchmarks.speed
+
+bench-quality: $(INSTALLED)
+	$(BIN)/python -m benchmarks.quality
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache runs

@@ -1,0 +1,1 @@
+"""modalmix: recommendation from what items look like, say and sound like."""

@@ -1,0 +1,90 @@
+"""The base of all settings: frozen pydantic models that live beside the class they configure.
+
+A field's docstring becomes its help text. An unknown key is an error that names the nearest known one.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+import yaml
+
+from modalmix.errors import ConfigError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name closest to `name`, as a fix: 'Did you mean X?', or the list of known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known)}."
+
+
+class Config(pydantic.BaseModel):
+    """Frozen settings. `Config.read(path)` and `config.write(path)` speak YAML and JSON."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def parse(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings from a mapping. Raises ConfigError naming the key, the value and the nearest known key."""
+        try:
+            return cls.model_validate(dict(settings))
+        except pydantic.ValidationError as error:
+            raise _explain(cls, error) from None
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Settings from a .yaml, .yml or .json file. Raises ConfigError."""
+        return cls.parse(read_settings(path))
+
+    def replace(self, **changes: Any) -> Self:
+        """The same settings with some changed, validated again. Raises ConfigError."""
+        return self.parse({**self.model_dump(), **changes})
+
+    def write(self, path: Path | str) -> None:
+        """Write all settings, defaults included, as YAML, or as JSON where the name ends in .json."""
+        values = self.model_dump(mode="json")
+        as_json = Path(path).suffix == ".json"
+        text = json.dumps(values, indent=2) + "\n" if as_json else yaml.safe_dump(values, sort_keys=False)
+        Path(path).write_text(text, encoding="utf-8")
+
+
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file. Raises ConfigError when it cannot be read or holds no mapping."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"settings file {path} cannot be read", got=error, expected="YAML or JSON") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings file {path}", got=type(values).__name__, expected="a mapping of names to values")
+    return values
+
+
+def _explain(cls: type[Config], error: pydantic.ValidationError) -> ConfigError:
+    """The first problem of a validation error in our words."""
+    first = error.errors()[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(cls, first["loc"][:-1])
+        return ConfigError(f"{cls.__name__} has no setting '{location}'", fix=nearest(str(first["loc"][-1]), known))
+    thing = f"{cls.__name__}.{location}" if location else cls.__name__
+    return ConfigError(thing, got=repr(first.get("input")), expected=first["msg"])
+
+
+def _fields_at(cls: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The field names of the settings nested at `location`."""
+    for part in location:
+        field = cls.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)):
+            return []
+        cls = annotation
+    return list(cls.model_fields)

@@ -1,0 +1,1 @@
+"""Data: records, readers, splits, samplers, the planted shop. Needs no torch."""

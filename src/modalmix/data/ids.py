@@ -1,0 +1,107 @@
+"""External ids at the edges, row numbers inside."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+
+from modalmix.errors import DataError, UnknownIdError
+from modalmix.files import sha256_values
+
+Ids = Sequence[int] | Sequence[str] | np.ndarray | pl.Series
+
+
+class IdMap:
+    """The external ids of users or items, in row order. Ids are integers or strings, unique, never null.
+
+    Raises DataError when an id is null, repeated, or neither an integer nor a string.
+    """
+
+    def __init__(self, ids: Ids, kind: str = "item") -> None:
+        """`ids` in row order; `kind` ("item" or "user") is the word used in messages."""
+        series = pl.Series(kind, ids)
+        if len(series) == 0:
+            series = series.cast(pl.Int64)
+        self.kind = kind
+        self.series = _canonical(series, kind)
+        if self.series.null_count():
+            row = int(self.series.is_null().arg_max() or 0)
+            raise DataError(f"{kind} id in row {row} is empty", fix="Every row needs an id.")
+        if self.series.n_unique() != len(self.series):
+            first = self.series.filter(self.series.is_duplicated())[0]
+            raise DataError(f"{kind} id {first!r} stands in several rows", expected="each id once")
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def __repr__(self) -> str:
+        return f"IdMap({len(self):,} {self.kind}s)"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether ids are strings."""
+        return self.series.dtype == pl.String
+
+    def find(self, ids: Ids) -> Int[np.ndarray, " ids"]:
+        """The row of each id, -1 where it is unknown. Strings that spell an integer find integer ids."""
+        asked = pl.Series("id", ids)
+        if self.series.dtype != asked.dtype:
+            asked = asked.cast(self.series.dtype, strict=False)
+        found = asked.to_frame().join(self._lookup, on="id", how="left", maintain_order="left")
+        return found["row"].fill_null(-1).to_numpy()
+
+    def rows(self, ids: Ids) -> Int[np.ndarray, " ids"]:
+        """The row of each id. Raises UnknownIdError that names the first unknown ones."""
+        rows = self.find(ids)
+        if (rows < 0).any():
+            missing = [id for id, row in zip(ids, rows, strict=True) if row < 0]
+            raise UnknownIdError(
+                f"{len(missing):,} {self.kind} id(s) are unknown",
+                got=", ".join(repr(id) for id in missing[:5]) + (", ..." if len(missing) > 5 else ""),
+                expected=f"ids such as {', '.join(repr(id) for id in self.series[:3].to_list())}",
+            )
+        return rows
+
+    def ids(self, rows: Iterable[int] | np.ndarray) -> list[int] | list[str]:
+        """The external ids of rows."""
+        return self.series.gather(np.asarray(rows, dtype=np.int64)).to_list()
+
+    def extend(self, ids: Ids) -> "IdMap":
+        """These ids followed by new ones. Raises DataError when one is known already."""
+        new = _canonical(pl.Series(self.kind, ids), self.kind)
+        if new.dtype != self.series.dtype:
+            raise DataError(f"new {self.kind} ids", got=str(new.dtype), expected=str(self.series.dtype))
+        return IdMap(pl.concat([self.series, new]), self.kind)
+
+    def extends(self, other: "IdMap") -> bool:
+        """Whether `other`'s ids are the first rows of these, in the same order."""
+        return other is self or (
+            len(other) <= len(self)
+            and other.series.dtype == self.series.dtype
+            and bool((self.series[: len(other)] == other.series).all())
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Content hash of the ids and their order."""
+        return sha256_values(self.series.to_list())
+
+    @cached_property
+    def _lookup(self) -> pl.DataFrame:
+        return pl.DataFrame({"id": self.series, "row": np.arange(len(self), dtype=np.int64)})
+
+
+def known(rows: Int[np.ndarray, " ids"]) -> Bool[np.ndarray, " ids"]:
+    """Which rows from `IdMap.find` are known."""
+    return rows >= 0
+
+
+def _canonical(series: pl.Series, kind: str) -> pl.Series:
+    """Integer ids as Int64, everything written as String."""
+    if series.dtype.is_integer():
+        return series.cast(pl.Int64)
+    if series.dtype in (pl.Categorical, pl.Enum, pl.String) or isinstance(series.dtype, pl.Enum):
+        return series.cast(pl.String)
+    raise DataError(f"{kind} ids", got=f"dtype {series.dtype}", expected="integers or strings")

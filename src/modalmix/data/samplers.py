@@ -1,0 +1,66 @@
+"""Training examples for a whole epoch at once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from modalmix.data.interactions import Interactions
+from modalmix.errors import DataError
+
+_MAX_ROUNDS = 100  # after so many rejections the free items of a user are listed instead
+Epoch = tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]
+
+
+def triples(
+    interactions: Interactions,
+    size: int,
+    rng: np.random.Generator,
+    pool: Bool[np.ndarray, " items"],
+) -> Iterator[Epoch]:
+    """One epoch of (user, positive, negative) rows in random order, in batches of `size` (the last may be smaller).
+
+    Each positive gets one fresh negative, uniform over `pool` minus the user's own items. Raises DataError when there
+    is no event, or a user owns the whole pool.
+    """
+    if len(interactions) == 0:
+        raise DataError("the train split has no interactions", fix="Check the split labels and filters.")
+    order = rng.permutation(len(interactions))
+    user = interactions.user[order]
+    negative = negatives(interactions, user, rng, pool).astype(np.int64)
+    user, positive = user.astype(np.int64), interactions.item[order].astype(np.int64)
+    for start in range(0, len(order), size):
+        end = start + size
+        yield user[start:end], positive[start:end], negative[start:end]
+
+
+def negatives(
+    interactions: Interactions,
+    user: Int32[np.ndarray, " draws"],
+    rng: np.random.Generator,
+    pool: Bool[np.ndarray, " items"],
+) -> Int32[np.ndarray, " draws"]:
+    """One item a draw, uniform over `pool` minus the items of `user` in `interactions`, by rejection."""
+    candidates = np.flatnonzero(pool).astype(np.int32)
+    if len(candidates) == 0:
+        raise DataError("the pool of negatives is empty", expected="at least one item")
+    drawn = candidates[rng.integers(0, len(candidates), len(user), dtype=np.int32)]
+    again = np.flatnonzero(interactions.contains(user, drawn))
+    for _ in range(_MAX_ROUNDS):
+        if len(again) == 0:
+            return drawn
+        drawn[again] = candidates[rng.integers(0, len(candidates), len(again), dtype=np.int32)]
+        again = again[interactions.contains(user[again], drawn[again])]
+    for position in again:
+        drawn[position] = _one_of_the_free(interactions, int(user[position]), candidates, rng)
+    return drawn
+
+
+def _one_of_the_free(
+    interactions: Interactions, user: int, candidates: Int32[np.ndarray, " pool"], rng: np.random.Generator
+) -> int:
+    """A candidate the user does not own, for users who own nearly all. Raises DataError when there is none."""
+    free = candidates[~interactions.contains(np.full(len(candidates), user, dtype=np.int32), candidates)]
+    if len(free) == 0:
+        raise DataError(f"user row {user} has all {len(candidates):,} items of the pool", expected="a free negative")
+    return int(rng.choice(free))

@@ -1,0 +1,1 @@
+"""Raw text, images and audio become feature matrices with presence and provenance."""

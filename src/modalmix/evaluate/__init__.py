@@ -1,0 +1,1 @@
+"""Ranking, metrics, floors: numbers nobody can fool."""

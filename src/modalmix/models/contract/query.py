@@ -1,0 +1,42 @@
+"""What flows between models, trainer, evaluator and server."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from modalmix.errors import QueryError
+
+
+class Triples(NamedTuple):
+    """A batch of pairwise examples: row k says that user[k] met positive[k] and not negative[k]."""
+
+    user: Int[Tensor, " batch"]
+    positive: Int[Tensor, " batch"]
+    negative: Int[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Whom to score for: known users by row, or histories of item rows (oldest first, padded right with -1).
+
+    Exactly one of the two is given.
+    """
+
+    users: Int[Tensor, " batch"] | None = None
+    history: Int[Tensor, "batch length"] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.users is None) == (self.history is None):
+            raise QueryError("a query", got="both or neither of users and history", expected="exactly one")
+
+    def __len__(self) -> int:
+        return len(self.users) if self.users is not None else len(self.history)  # type: ignore[arg-type]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A frozen model over one catalogue: encode once, score many. Higher is better, every score finite."""
+
+    def __call__(self, query: Query) -> Float[Tensor, "batch items"]: ...

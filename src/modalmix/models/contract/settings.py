@@ -1,0 +1,42 @@
+"""Settings that models share: the same word for the same thing in every model."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from modalmix.config import Config
+from modalmix.errors import ModelError
+
+
+class ModelConfig(Config):
+    """Settings every model has. A preset is a named set of changes to the defaults."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The settings of a preset ("default" always exists). Raises ModelError for an unknown name."""
+        known = {"default": {}, **cls.presets}
+        if name not in known:
+            raise ModelError(f"{cls.__module__} has no preset '{name}'", expected=f"one of {', '.join(known)}")
+        return cls.parse({**known[name], **changes})
+
+
+class GradientConfig(ModelConfig):
+    """Settings of a model that the training loop trains."""
+
+    dim: int = 64
+    """Length of user and item vectors."""
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+    reg: float = 1e-4
+    """Weight of the L2 penalty on the vectors of a batch."""
+    batch_size: int = 2048
+    """Training examples a step."""
+    epochs: int = 300
+    """Most epochs."""
+    patience: int = 20
+    """Epochs without a better validation score before training stops."""
+    eval_every: int = 1
+    """Epochs between validations."""
+    seed: int = 2025
+    """Seed of initialisation, order, negatives and dropout."""

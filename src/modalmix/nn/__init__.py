@@ -1,0 +1,1 @@
+"""Pure tensor code, each formula once. Imports nothing of ours."""

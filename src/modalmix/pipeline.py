@@ -1,0 +1,1 @@
+"""The library in five calls: load_data, split, fit, evaluate, run."""

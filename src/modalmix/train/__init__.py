@@ -1,0 +1,1 @@
+"""One training loop and the run folder it leaves behind."""
