@@ -1,1 +1,175 @@
-"""The library in five calls: load_data, split, fit, evaluate, run."""
+"""The library in a few calls: load_data, split_data, fit, evaluate, load_run, and run for all of it at once.
+
+data = modalmix.load_data("shop/")                        # or load_data(interactions_frame, items=items_frame)
+run = modalmix.fit(data, "mamex", split="cold-item", run="runs/first")
+modalmix.evaluate(run).pools["cold"].metrics["recall@20"]
+run.recommend(users=["u1"], k=10)                         # a polars DataFrame with titles
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalmix.config import Config
+from modalmix.data import Dataset, Modality, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
+from modalmix.data.catalog import Catalog
+from modalmix.errors import RunError
+from modalmix.evaluate import EvaluateConfig, Evaluation
+from modalmix.evaluate import evaluate as evaluate_scorer
+from modalmix.models.contract import ModelConfig, find_model
+from modalmix.serve.recommender import Run
+from modalmix.train import Fitted, RunFolder, TrainConfig, load_model
+from modalmix.train import fit as fit_model
+from modalmix.train.source import DataConfig, open_dataset, with_features
+
+POOLS_OF_A_COLD_SPLIT = ("cold", "warm", "all")
+
+
+class RunConfig(Config):
+    """Everything a run depends on, in the order of the pipeline."""
+
+    data: DataConfig = DataConfig()
+    """Reading and features."""
+    split: SplitConfig = SplitConfig()
+    """Train, validation, test."""
+    model: str = "mamex"
+    """Name of a model, or the path of a file with one."""
+    preset: str = "default"
+    """Named settings of the model; settings given by name win over it."""
+    settings: ModelConfig = ModelConfig()
+    """Settings of the model."""
+    train: TrainConfig = TrainConfig()
+    """Device, validation metric, checkpoints."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Metrics, cut-offs, masks, pools."""
+
+
+def load_data(
+    source: Path | str | Any,
+    items: Any = None,
+    features: str | Mapping[str, np.ndarray] = "auto",
+    modalities: tuple[str, ...] | None = None,
+    **read: Any,
+) -> Dataset:
+    """A data set from a folder or file, or from DataFrames (polars; pandas is accepted).
+
+    Args:
+        source: a path, or a frame of interactions (columns user, item, and rating, timestamp, split where there are).
+        items: a frame with one row an item, column `item`; only with a frame of interactions.
+        features: "auto", "raw", "files", "none" (see DataConfig), or name -> matrix [items, dim], rows as in `items`.
+        modalities: names to keep.
+        read: settings of ReadConfig, e.g. min_rating=4.
+
+    Raises:
+        DataError, EncodeError, ConfigError.
+    """
+    reading = ReadConfig.parse(read)
+    given = {} if isinstance(features, str) else dict(features)
+    config = DataConfig.parse(
+        {"features": features if isinstance(features, str) else "files", "modalities": modalities, "read": reading}
+    )
+    if isinstance(source, str | Path) and not given:
+        return open_dataset(source, config)
+    dataset = (
+        open_dataset(source, config.replace(features="none", modalities=None))
+        if isinstance(source, str | Path)
+        else from_frames(source, items, reading)
+    )
+    added = {name: Modality.from_matrix(name, np.asarray(matrix)) for name, matrix in given.items()}
+    whole = replace(dataset, catalog=Catalog(dataset.catalog.items, added, dataset.catalog.table))
+    return with_features(whole, config)
+
+
+def split_data(dataset: Dataset, kind: str = "auto", **settings: Any) -> Split:
+    """Train, validation and test. `kind` and `settings` are those of SplitConfig. Raises DataError, ConfigError."""
+    return make_split(dataset, SplitConfig.parse({"kind": kind, **settings}))
+
+
+def fit(
+    data: Dataset | Split,
+    model: str = "mamex",
+    *,
+    split: str = "auto",
+    preset: str = "default",
+    run: Path | str | None = None,
+    train: TrainConfig | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a model; selection sees validation only.
+
+    Args:
+        data: a data set (split by `split`) or a split.
+        model: a name of `modalmix models`, or the path of a file with a model.
+        preset: named settings; `settings` given by name win over them.
+        run: folder to leave behind; nothing is written without it. An interrupted run in it is resumed.
+
+    Raises:
+        ModelError, ConfigError, DataError, TrainError, RunError.
+    """
+    parts = data if isinstance(data, Split) else split_data(data, split)
+    found = find_model(model)
+    config = found.config.preset(preset, **settings)
+    return _run(fit_model(found, parts, config, train or TrainConfig(), run, _record(parts)), parts)
+
+
+def train_run(source: Path | str, config: RunConfig, folder: Path | str | None = None) -> Run:
+    """Read, encode, split and train as `config` says, into a run folder that knows its data set."""
+    dataset = open_dataset(source, config.data)
+    split = make_split(dataset, config.split)
+    found = find_model(config.model)
+    return _run(fit_model(found, split, config.settings, config.train, folder, _record(split)), split)
+
+
+def evaluate(run: Run, config: EvaluateConfig | None = None, **settings: Any) -> Evaluation:
+    """Rank the test split. Opens it, and the run folder counts how often that happened.
+
+    Without `pools`, a split with whole items held out is ranked in three pools: cold, warm and all items.
+    """
+    config = config or EvaluateConfig.parse(settings)
+    config = with_pools(config, run.split)
+    evaluation = evaluate_scorer(run.scorer, run.split.testing(), config)
+    if run.folder is not None:
+        opened = run.folder.count_test_opening()
+        run.folder.write_evaluation("evaluation", {"test_opened": opened, **evaluation.to_dict()})
+        evaluation.save_per_user(run.folder.path / "per_user.parquet")
+    return evaluation
+
+
+def with_pools(config: EvaluateConfig, split: Split) -> EvaluateConfig:
+    """The same settings with all three pools where the split has cold items and none were chosen."""
+    if split.cold_split and "pools" not in config.model_fields_set:
+        return config.replace(pools=POOLS_OF_A_COLD_SPLIT)
+    return config
+
+
+def load_run(path: Path | str, data: Path | str | Dataset | None = None) -> Run:
+    """A fitted run from its folder, ready to recommend and to evaluate.
+
+    `data` says where the data set is now, when it moved. Raises RunError when the folder is incomplete or was made
+    from another data set.
+    """
+    folder = RunFolder.open(Path(path))
+    if isinstance(data, Dataset):
+        dataset = data
+    else:
+        source = data or folder.record["source"]
+        if source is None:
+            raise RunError(
+                f"run folder {path} does not know its data set", fix="It was fitted from frames: give data=..."
+            )
+        dataset = open_dataset(source, DataConfig.parse(folder.record["data"]))
+    split = read_split(dataset, folder.split)
+    folder.check_data(split)
+    return Run(load_model(folder, split.train_data()), split, folder)
+
+
+def _run(fitted: Fitted, split: Split) -> Run:
+    return Run(fitted.model, split, fitted.run, fitted.result)
+
+
+def _record(split: Split) -> dict[str, Any]:
+    """How the data set was read, so that `load_run` can read it again."""
+    return {"data": split.dataset.reading}

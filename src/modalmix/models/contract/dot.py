@@ -3,7 +3,7 @@
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modalmix.errors import QueryError
@@ -23,10 +23,14 @@ class DotScorer:
         users: Float[Tensor, "users dim"],
         items: Float[Tensor, "items dim"],
         item_bias: Float[Tensor, " items"] | None = None,
+        *,
+        without_content: Bool[Tensor, " items"] | None = None,
     ) -> None:
+        """`without_content` flags the items that a content model has nothing to go by for; None for other models."""
         self.users = users.detach().contiguous()
         self.items = items.detach().contiguous()
         self.item_bias = None if item_bias is None else item_bias.detach()
+        self.without_content = without_content
         self._items_transposed = self.items.T.contiguous()
         self._scale = self.users.norm(dim=1).mean() if len(users) else users.new_ones(())
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from modalmix.config import Config
 from modalmix.errors import ModelError
 
@@ -26,17 +28,17 @@ class GradientConfig(ModelConfig):
 
     dim: int = 64
     """Length of user and item vectors."""
-    lr: float = 1e-3
+    lr: float = Field(default=1e-3, gt=0)
     """Learning rate of Adam."""
     reg: float = 1e-4
     """Weight of the L2 penalty on the vectors of a batch."""
-    batch_size: int = 2048
+    batch_size: int = Field(default=2048, ge=1)
     """Training examples a step."""
-    epochs: int = 300
+    epochs: int = Field(default=300, ge=1)
     """Most epochs."""
-    patience: int = 20
+    patience: int = Field(default=20, ge=1)
     """Epochs without a better validation score before training stops."""
-    eval_every: int = 1
+    eval_every: int = Field(default=1, ge=1)
     """Epochs between validations."""
     seed: int = 2025
     """Seed of initialisation, order, negatives and dropout."""

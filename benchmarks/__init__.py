@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.speed`, `python -m benchmarks.quality`. Only missing rows run."""

@@ -1,0 +1,68 @@
+"""A results file that grows row by row: kill it, start it again, and only the missing rows run."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modalmix.files import sha256_values
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row to measure: what identifies it, and the function that measures it."""
+
+    key: Mapping[str, Any]
+    """model, data, split, seed, settings, ...: everything that the result depends on."""
+    measure: Callable[[], Mapping[str, Any]]
+
+    @property
+    def id(self) -> str:
+        """Short content hash of the key."""
+        return sha256_values(dict(self.key))[:12]
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Row id -> row. A last line torn by a kill is ignored; its row runs again."""
+    rows: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            rows[row["id"]] = row
+    return rows
+
+
+def run(tasks: Iterable[Task], path: Path, report: Callable[[dict[str, Any]], None] = print) -> None:
+    """Measure the tasks that have no row yet, appending each row as soon as it is known.
+
+    Two processes may share a file: a row is one write of one line, and a task that another process has begun is
+    marked by a claim file that dies with that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for task in tasks:
+        if task.id in read(path) or not _claim(path, task.id):
+            continue
+        row = {"id": task.id, **task.key, **task.measure()}
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        report(row)
+
+
+def _claim(path: Path, id: str) -> bool:
+    """Whether this process may run the row: no living process has claimed it."""
+    claim = path.parent / f".{path.stem}-{id}.claim"
+    if claim.exists():
+        owner = claim.read_text(encoding="utf-8").strip()
+        if owner.isdigit() and owner != str(os.getpid()) and Path(f"/proc/{owner}").exists():
+            return False
+    claim.write_text(str(os.getpid()), encoding="utf-8")
+    return True

@@ -1,0 +1,210 @@
+"""Speed and memory on generated inputs of the Amazon sets' shape: `python -m benchmarks.speed [--only TEXT] [--fresh]`.
+
+One thread; CPU seconds (user + system) of the best of several repetitions after a warm-up, each row in a process of its
+own, so that peak memory is its own. Rows grow in results/speed.jsonl, the table is results/speed.md.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks.rows import RESULTS, Task, read, run
+
+FILE = RESULTS / "speed.jsonl"
+TABLE = RESULTS / "speed.md"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+RAW = {"image": 4096, "text": 384}  # dims of the original Amazon features
+SMALL = {"image": 512, "text": 512}
+
+# name -> (what, target, peer); peers are published figures of other machines, not measured here
+ROWS: dict[str, tuple[str, str, str]] = {
+    "negatives": ("an epoch's negatives, Baby", "<= 0.02 s", ""),
+    "lightgcn": ("LightGCN epoch, Baby, 2 layers", "<= 1.6 s, goal 1.05; 500 MB", "MMRec 4.7 s"),
+    "bprmf": ("BPR-MF epoch, Baby", "", ""),
+    "vbpr-raw": ("VBPR epoch, Baby, 4096-d + 384-d", "<= 3.0 s; 1,000 MB", "MMRec 6.1 s"),
+    "vbpr": ("VBPR epoch, Baby, 512-d + 512-d", "", ""),
+    "mamex-batch": ("MAMEX epoch, Baby, 512-d + 512-d, aux_scope=batch", "<= 2 x VBPR; 1,000 MB", ""),
+    "mamex-default": ("MAMEX epoch, Baby, 512-d + 512-d, default preset", "", ""),
+    "mamex-paper": ("MAMEX epoch, Baby, 512-d + 512-d, preset paper (aux_scope=all)", ">= 5 x faster than afresh", ""),
+    "mamex-afresh": ("the same loss, every item encoded afresh with E separate linears", "", "plain reference"),
+    "validation": (
+        "one full-ranking validation, Baby, 4 metrics at 4 cut-offs",
+        "<= 0.65 s, goal 0.45",
+        "MMRec 2.5-3.2 s",
+    ),
+    "validation-sports": ("the same, Sports", "", ""),
+    "validation-beauty": ("the same, Beauty", "", "RecBole 8.7-13.8 s"),
+}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """One row, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    seconds = _actions()[name]()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    return {"cpu_s": round(min(seconds), 4), "all_cpu_s": [round(s, 4) for s in seconds], "peak_mb": round(peak)}
+
+
+def _actions() -> Mapping[str, Callable[[], list[float]]]:
+    return {
+        "negatives": _negatives,
+        "lightgcn": partial(_epochs, "lightgcn", None, layers=2),
+        "bprmf": partial(_epochs, "bprmf", None),
+        "vbpr-raw": partial(_epochs, "vbpr", RAW),
+        "vbpr": partial(_epochs, "vbpr", SMALL),
+        "mamex-batch": partial(_epochs, "mamex", SMALL, aux_scope="batch", loss="bpr"),
+        "mamex-default": partial(_epochs, "mamex", SMALL),
+        "mamex-paper": partial(_epochs, "mamex", SMALL, preset="paper"),
+        "mamex-afresh": _mamex_afresh,
+        "validation": partial(_validation, "baby", 20_559),
+        "validation-sports": partial(_validation, "sports", 37_899),
+        "validation-beauty": partial(_validation, "beauty", 22_363),
+    }
+
+
+def _epochs(model: str, dims: dict[str, int] | None, preset: str = "default", **settings: Any) -> list[float]:
+    """CPU seconds of three epochs after one to warm up: batches, negatives, forward, backward, Adam."""
+    import numpy as np
+    import torch
+
+    from benchmarks.data import shaped
+    from modalmix.models.contract import find_model
+
+    data = shaped("baby", dims)
+    found = find_model(model)
+    torch.manual_seed(0)
+    fitted: Any = found.recommender(found.config.preset(preset, **settings), data)
+    optimizer = fitted.optimizer()
+    seconds = []
+    for epoch in range(4):
+        start = time.process_time()
+        for batch in fitted.batches(data, fitted.config.batch_size, np.random.default_rng([0, epoch])):
+            optimizer.zero_grad(set_to_none=False)
+            sum(fitted.loss(batch).values()).backward()
+            optimizer.step()
+        seconds.append(time.process_time() - start)
+    return seconds[1:]
+
+
+def _negatives() -> list[float]:
+    import numpy as np
+
+    from benchmarks.data import shaped
+    from modalmix.data.samplers import negatives
+
+    data = shaped("baby")
+    rng, seconds = np.random.default_rng(0), []
+    for _ in range(6):
+        start = time.process_time()
+        negatives(data.interactions, data.interactions.user, rng, data.warm)
+        seconds.append(time.process_time() - start)
+    return seconds[1:]
+
+
+def _mamex_afresh() -> list[float]:
+    """Twelve steps of the plain reference, scaled to an epoch: whole epochs of it take minutes."""
+    from benchmarks.data import shaped
+    from benchmarks.reference_mamex import step_seconds
+
+    data = shaped("baby", SMALL)
+    steps = -(-len(data.interactions) // 2048)
+    return [seconds * steps for seconds in step_seconds(data, steps=12)[2:]]
+
+
+def _validation(shape: str, positives: int) -> list[float]:
+    """Random 64-d vectors, one positive for most users: the work of a validation with 4 metrics at 4 cut-offs."""
+    import numpy as np
+    import torch
+
+    from benchmarks.data import shaped
+    from modalmix.data import Holdout, Interactions
+    from modalmix.evaluate import EvaluateConfig, evaluate
+    from modalmix.models.contract import DotScorer
+
+    data = shaped(shape)
+    rng = np.random.default_rng(1)
+    user = rng.permutation(np.arange(positives) % data.n_users).astype(np.int32)
+    item = rng.integers(0, data.n_items, positives).astype(np.int32)
+    held_out = Interactions(user, item, data.n_users, data.n_items)
+    holdout = Holdout("valid", held_out, data.interactions, data.interactions, data.catalog, data.users)
+    scorer = DotScorer(torch.randn(data.n_users, 64), torch.randn(data.n_items, 64))
+    config = EvaluateConfig(metrics=("recall", "ndcg", "precision", "mrr"), ks=(5, 10, 20, 50), floors=False)
+    seconds = []
+    for _ in range(4):
+        start = time.process_time()
+        evaluate(scorer, holdout, config)
+        seconds.append(time.process_time() - start)
+    return seconds[1:]
+
+
+def in_own_process(name: str) -> dict[str, Any]:
+    """Measure a row in a fresh process with one thread."""
+    command = [sys.executable, "-m", "benchmarks.speed", "--measure", name]
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    machine = {"cpu": _cpu(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
+    return {**json.loads(done.stdout.splitlines()[-1]), **machine}
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def tasks() -> Iterator[Task]:
+    """All rows."""
+    for name, (what, _, _) in ROWS.items():
+        yield Task({"name": name, "what": what}, partial(in_own_process, name))
+
+
+def table() -> str:
+    """The rows as Markdown, in order."""
+    rows = {row["name"]: row for row in read(FILE).values()}
+    lines = ["| what | CPU s | peak MB | target | peer, as published |", "|---|---|---|---|---|"]
+    for name, (what, target, peer) in ROWS.items():
+        if name in rows:
+            lines.append(f"| {what} | {rows[name]['cpu_s']:.3f} | {rows[name]['peak_mb']:,} | {target} | {peer} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="run only rows whose name contains this text")
+    parser.add_argument("--fresh", action="store_true", help="measure again, dropping the chosen rows")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure)))
+        return
+    if options.fresh:
+        kept = [row for row in read(FILE).values() if options.only not in row["name"]]
+        FILE.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    chosen = [task for task in tasks() if options.only in task.key["name"]]
+    run(chosen, FILE, lambda row: print(f"{row['what']}: {row['cpu_s']} CPU s, {row['peak_mb']} MB", flush=True))
+    TABLE.write_text(HEAD + table(), encoding="utf-8")
+
+
+HEAD = """# Speed
+Made by `python -m benchmarks.speed` on generated inputs of the Amazon sets' shape; one thread,
+CPU seconds of the best of three after a warm-up.
+Peers are figures published for other machines: read them as orders of magnitude, compare ratios within one run only.
+
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the verbs print: tables for people on the terminal, JSON for programs."""
+
+import json
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+notices = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def notice(message: str) -> None:
+    """A line about the work in progress, on standard error."""
+    notices.print(message, style="dim", highlight=False)
+
+
+def frame_table(frame: pl.DataFrame, title: str | None = None) -> Table:
+    """A DataFrame as a table; numbers right, floats with four digits."""
+    table = Table(title=title, title_justify="left")
+    for name, dtype in frame.schema.items():
+        table.add_column(name, justify="right" if dtype.is_numeric() else "left")
+    for row in frame.iter_rows():
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row))
+    return table
+
+
+def facts_table(facts: dict[str, Any], title: str) -> Table:
+    """Names and values, nested names joined by a dot."""
+    table = Table("what", "value", title=title, title_justify="left", show_header=False)
+    for name, value in _flat(facts):
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+        table.add_row(name, f"{shown:.6g}" if isinstance(shown, float) else str(shown))
+    return table
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", value))
+    return rows

@@ -1,0 +1,1 @@
+"""The verbs: `modalmix VERB` runs `main(arguments)` of the file of that name."""

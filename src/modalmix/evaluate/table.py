@@ -1,0 +1,57 @@
+"""An evaluation as a table for people; the only place where its numbers are rounded."""
+
+import math
+from collections.abc import Callable
+
+from rich import box
+from rich.table import Table
+
+from modalmix.evaluate.results import Estimate, Evaluation, PoolResult
+
+
+def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
+    """One row a metric; for each pool the mean, half the width of its interval, and the random and popularity floors.
+
+    Readable in 100 columns with three pools. Below the metrics: users, candidates and ties of each pool.
+    """
+    config = evaluation.config
+    caption = f"ranking: {evaluation.ranking} · mask: {config.mask} · ±: {config.confidence:.0%} interval over users"
+    if config.ties == "naive":
+        caption += " · ties: NAIVE, by item row"
+    table = Table(title=title or None, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table.add_column(evaluation.holdout, no_wrap=True)
+    for name, result in evaluation.pools.items():
+        for header in (f"{name}, ±", *result.floors):
+            table.add_column(header, justify="right", no_wrap=True)
+    results = list(evaluation.pools.values())
+    for metric in results[0].metrics:
+        table.add_row(metric, *(cell for result in results for cell in _cells(result, metric)))
+    table.add_section()
+    for label, count in _COUNTS.items():
+        row = (cell for result in results for cell in (count(result), *("" for _ in result.floors)))
+        table.add_row(label, *row, style="dim")
+    return table
+
+
+_COUNTS: dict[str, Callable[[PoolResult], str]] = {
+    "users": lambda result: f"{result.users:,}",
+    "left out": lambda result: f"{result.users_left_out:,}",
+    "candidates": lambda result: f"{result.candidates:,}",
+    "tied at K": lambda result: f"{result.tie_share:.1%}",
+}
+
+
+def _cells(result: PoolResult, metric: str) -> list[str]:
+    """The estimate and the floors of one metric."""
+    return [_estimate(result.metrics[metric]), *(_number(floor[metric]) for floor in result.floors.values())]
+
+
+def _estimate(estimate: Estimate) -> str:
+    half = (estimate.high - estimate.low) / 2
+    return f"{_number(estimate.mean)} ±{'  n/a' if math.isnan(half) else _number(half)}"
+
+
+def _number(value: float) -> str:
+    """Four decimals without the leading zero: .0495."""
+    text = f"{value:.4f}"
+    return text[1:] if text.startswith("0") else text

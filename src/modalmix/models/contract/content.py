@@ -1,0 +1,217 @@
+"""What models that know items by their content alone share: features, candidates, the ranking loss, the scorer."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, TypeVar, cast, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.modality import Modality
+from modalmix.data.split import TrainData
+from modalmix.errors import ModelError
+from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.query import Triples
+from modalmix.models.contract.recommender import GradientRecommender
+from modalmix.models.contract.settings import GradientConfig
+from modalmix.nn.features import column_statistics, standardise, unit_rows
+from modalmix.nn.losses import bpr_loss, l2_penalty
+from modalmix.nn.softmax import full_softmax_loss
+
+_BLOCK = 1 << 16  # items a scorer encodes at once
+
+
+class ContentConfig(GradientConfig):
+    """Settings of a model whose item vectors come from content."""
+
+    dim: int = Field(128, ge=1)
+    """Length of user and item vectors."""
+    modalities: tuple[str, ...] | None = None
+    """Names of the modalities to use; all of the catalogue's without it."""
+    standardize: bool = True
+    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    loss: Literal["bpr", "softmax"] = "softmax"
+    """bpr: each positive against one drawn negative; softmax: against all candidate items."""
+    negatives: Literal["warm", "all"] = "warm"
+    """The candidates of the loss: items with a train interaction, or all items, held-out ones too."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of Adam."""
+
+
+class Content(NamedTuple):
+    """Features of a catalogue, one matrix a modality, absent rows zero; and who has what."""
+
+    features: tuple[Float[Tensor, "items features"], ...]
+    present: Bool[Tensor, "items modalities"]
+
+
+class Asked(NamedTuple):
+    """Which items a batch needs (all without `rows`), and where among them its positives and negatives are."""
+
+    rows: Int[Tensor, " rows"] | None
+    positive: Int[Tensor, " batch"]
+    negative: Int[Tensor, " batch"]
+
+
+@final
+class ModalityFeatures(nn.Module):
+    """The frozen features of one modality: columns standardised on warm items that have it, then rows of length 1.
+
+    The statistics are saved with the model; the features are not, they are the catalogue's.
+    """
+
+    def __init__(self, modality: Modality, warm: Bool[np.ndarray, " items"], standardize: bool) -> None:
+        """Raises ModelError when no warm item has the modality: nothing can be learnt from it."""
+        super().__init__()
+        self.name, self.dim = modality.name, modality.dim
+        learnt_on = np.flatnonzero(warm & modality.present)
+        if len(learnt_on) == 0:
+            raise ModelError(
+                f"no item with a train interaction has modality '{modality.name}'",
+                fix="Leave it out: name the others in `modalities`.",
+            )
+        statistics = column_statistics(torch.from_numpy(modality.matrix(learnt_on))) if standardize else (None, None)
+        self.mean: Tensor | None
+        self.scale: Tensor | None
+        self.register_buffer("mean", statistics[0])
+        self.register_buffer("scale", statistics[1])
+        x, present = self.read(modality)
+        self.x: Tensor
+        self.present: Tensor
+        self.register_buffer("x", x, persistent=False)
+        self.register_buffer("present", present, persistent=False)
+
+    def read(self, modality: Modality) -> tuple[Float[Tensor, "items features"], Bool[Tensor, " items"]]:
+        """Features and presence of a catalogue's modality. Raises ModelError when its dim is another."""
+        if modality.dim != self.dim:
+            raise ModelError(f"features of '{self.name}'", got=f"dim {modality.dim}", expected=f"dim {self.dim}")
+        x, present = torch.from_numpy(modality.matrix()), torch.from_numpy(np.array(modality.present))
+        if self.mean is not None and self.scale is not None:
+            x, present = x.to(self.mean.device), present.to(self.mean.device)
+            x = standardise(x, self.mean, self.scale).masked_fill_(~present.unsqueeze(1), 0.0)
+        return unit_rows(x), present
+
+
+C = TypeVar("C", bound=ContentConfig)
+
+
+class ContentRecommender(GradientRecommender[C]):
+    """User embeddings against item vectors made of content: warm and cold items take the same path. Score = <e_u, h_i>.
+
+    A model says how content becomes vectors (`item_vectors`) and what else it minimises (`loss`).
+    """
+
+    def __init__(self, config: C, data: TrainData) -> None:
+        super().__init__(config, data)
+        self.modalities = config.modalities or tuple(data.catalog.modalities)
+        if not self.modalities:
+            raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
+        self.train_catalog = data.catalog
+        self.features = nn.ModuleList(
+            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
+        )
+        self.dims = [data.catalog.modality(name).dim for name in self.modalities]
+        self.users = nn.Embedding(data.n_users, config.dim)
+        nn.init.normal_(self.users.weight, std=0.1)
+        self.warm: Tensor
+        self.candidates: Tensor
+        self.register_buffer("warm", torch.from_numpy(data.warm), persistent=False)
+        candidates = torch.from_numpy(np.flatnonzero(self.negative_pool(data)))
+        self.register_buffer("candidates", candidates, persistent=False)
+
+    @abstractmethod
+    def item_vectors(
+        self, content: Content, rows: Int[Tensor, " rows"] | None
+    ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
+        """Vectors of content[rows] (all without `rows`), and which of them have any content."""
+
+    def negative_pool(self, data: TrainData) -> Bool[np.ndarray, " items"]:
+        """The candidates of the loss: warm items, or all of them with `negatives="all"`."""
+        return data.warm if self.config.negatives == "warm" else np.ones(data.n_items, dtype=bool)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam over all parameters, fused, with weight decay."""
+        settings = self.config
+        return torch.optim.Adam(self.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+    @property
+    def train_content(self) -> Content:
+        """The training catalogue, read once."""
+        features = cast(Iterable[ModalityFeatures], self.features)
+        x, present = zip(*((modality.x, modality.present) for modality in features), strict=True)
+        return Content(x, torch.stack(present, dim=1))
+
+    def read(self, catalog: Catalog) -> Content:
+        """The features of a catalogue as this model was trained on them."""
+        if catalog is self.train_catalog:
+            return self.train_content
+        features = cast(Iterable[ModalityFeatures], self.features)
+        x, present = zip(*(modality.read(catalog.modality(modality.name)) for modality in features), strict=True)
+        return Content(x, torch.stack(present, dim=1))
+
+    def asked(self, batch: Triples, *, all_items: bool = False) -> Asked:
+        """The items that the loss of a batch needs: each once, however often the batch names it."""
+        if all_items:
+            return Asked(None, batch.positive, batch.negative)
+        if self.config.loss == "softmax":
+            return Asked(self.candidates, torch.searchsorted(self.candidates, batch.positive), batch.negative)
+        rows, places = torch.cat([batch.positive, batch.negative]).unique(return_inverse=True)
+        return Asked(rows, places[: len(batch.positive)], places[len(batch.positive) :])
+
+    def ranking_terms(
+        self, batch: Triples, asked: Asked, vectors: Float[Tensor, "rows dim"], has_content: Bool[Tensor, " rows"]
+    ) -> dict[str, Tensor]:
+        """The ranking loss and the L2 penalty of a batch, from the vectors of the items it asked for."""
+        warm = self.warm if asked.rows is None else self.warm[asked.rows]
+        vectors = fill_without_content(vectors, has_content, warm)
+        user, positive = self.users(batch.user), vectors.index_select(0, asked.positive)
+        if self.config.loss == "softmax":
+            candidates, place = vectors, asked.positive
+            if asked.rows is None and len(self.candidates) < self.n_items:
+                candidates, place = vectors.index_select(0, self.candidates), torch.searchsorted(self.candidates, asked.positive)
+            terms = {"softmax": full_softmax_loss(user, candidates, place)}
+            penalised = [user, positive]
+        else:
+            negative = vectors.index_select(0, asked.negative)
+            terms = {"bpr": bpr_loss((user * positive).sum(dim=1), (user * negative).sum(dim=1))}
+            penalised = [user, positive, negative]
+        return terms | {"reg": self.config.reg * l2_penalty(*penalised)}
+
+    def scorer(self, catalog: Catalog) -> DotScorer:
+        """Inner products with the vectors of the catalogue's items; `without_content` says who has nothing to go by."""
+        self.check_extends(catalog)
+        with self.frozen():
+            content = self.read(catalog)
+            blocks = torch.arange(len(catalog), device=self.warm.device).split(_BLOCK)
+            encoded = [self.item_vectors(content, rows if len(blocks) > 1 else None) for rows in blocks]
+            vectors, has_content = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+            warm = torch.nn.functional.pad(self.warm, (0, len(catalog) - self.n_items))
+            vectors = fill_without_content(vectors, has_content, warm)
+        return DotScorer(self.users.weight, vectors, without_content=~content.present.any(dim=1))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No dropout and no gradients inside."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+
+def fill_without_content(
+    vectors: Float[Tensor, "rows dim"], has_content: Bool[Tensor, " rows"], warm: Bool[Tensor, " rows"]
+) -> Float[Tensor, "rows dim"]:
+    """Give rows without any content the mean vector of the warm rows with content (zeros where there is none)."""
+    if bool(has_content.all()):
+        return vectors
+    typical = vectors[warm & has_content]
+    mean = typical.sum(dim=0) / max(1, len(typical))
+    return torch.where(has_content.unsqueeze(1), vectors, mean)

@@ -1,0 +1,60 @@
+"""Balance and alignment of experts and modalities."""
+
+import math
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def mean_divergence(target: Float[Tensor, " parts"], logits: Float[Tensor, "rows parts"]) -> Float[Tensor, ""]:
+    """KL(target || g), g the mean over rows of softmax(logits), in logarithms: finite where g itself rounds to 0.
+
+    A part of target 0 adds nothing, and its logits may be -inf in every row.
+    """
+    log_shares = logits.log_softmax(dim=1)
+    wanted = target > 0
+    if not bool(wanted.all()):  # logsumexp over nothing but -inf has no gradient
+        log_shares, target = log_shares[:, wanted], target[wanted]
+    log_mean = log_shares.logsumexp(dim=0) - math.log(len(logits))
+    return (target * (target.log() - log_mean)).sum()
+
+
+def expert_balance(logits: Float[Tensor, "rows experts"], present: Bool[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """L_imp = KL(Uniform || g), g the mean of the full softmax over the present rows; 0 where none is present.
+
+    = -log E - (1/E) sum_e log g_e. MAMEX (arXiv 2508.08042), the balance of one extraction mixture.
+    """
+    logits = logits[present]
+    if len(logits) == 0:
+        return logits.sum()
+    uniform = logits.new_full((logits.shape[1],), 1.0 / logits.shape[1])
+    return mean_divergence(uniform, logits)
+
+
+def fusion_balance(
+    logits: Float[Tensor, "rows modalities"], present: Bool[Tensor, "rows modalities"]
+) -> Float[Tensor, ""]:
+    """L_fus = KL(target || mean softmax) over rows with any modality; the target is how often each one is present.
+
+    `logits` are -inf where a modality is absent. With every modality everywhere the target is uniform: the balance of
+    the fusion gate in MAMEX (arXiv 2508.08042). 0 where no row has a modality.
+    """
+    logits = logits[present.any(dim=1)]
+    if len(logits) == 0:
+        return logits.sum()
+    counts = present.sum(dim=0).to(logits.dtype)
+    return mean_divergence(counts / counts.sum(), logits)
+
+
+def alignment(
+    vectors: Float[Tensor, "rows dim"],
+    parts: Float[Tensor, "rows modalities dim"],
+    present: Bool[Tensor, "rows modalities"],
+) -> Float[Tensor, ""]:
+    """L_align = sum over m of the mean squared error between h and h_m, over the rows that have m.
+
+    MAMEX (arXiv 2508.08042). No gradient is stopped. For two modalities = mean[(w_1^2 + w_2^2)(h_1 - h_2)^2].
+    """
+    error = (vectors.unsqueeze(1) - parts).square().mean(dim=2)
+    share = present.to(error.dtype) / present.sum(dim=0).clamp(min=1)
+    return (error * share).sum()

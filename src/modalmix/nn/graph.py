@@ -1,0 +1,124 @@
+"""Graphs as sparse matrices: normalisation, and propagation whose backward pass is the same routine.
+
+A graph over n nodes is a scipy matrix while it is built and a `Graph` (int32 CSR tensors) while it is trained on.
+"""
+
+from typing import Any, final
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int32
+from torch import Tensor, nn
+
+from modalmix.errors import DataError
+
+_INT32_MAX = np.iinfo(np.int32).max
+
+
+def bipartite(interactions: sp.csr_matrix) -> sp.csr_matrix:
+    """A = [[0, R], [Rᵀ, 0]] from R (users x items): the nodes are the users, then the items."""
+    return sp.bmat([[None, interactions], [interactions.T, None]], format="csr", dtype=np.float32)
+
+
+def symmetric_normalize(adjacency: sp.csr_matrix) -> sp.csr_matrix:
+    """D^-1/2 A D^-1/2 with D = row sums of A (Kipf & Welling 2017, He et al. 2020 eq. 8). A must be symmetric.
+
+    A node without an edge keeps an empty row. Raises DataError for a negative row sum.
+    """
+    degree = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
+    if (degree < 0).any():
+        raise DataError("graph weights", got=f"row sum {degree.min():g}", expected="no negative row sum")
+    inverse_root = np.zeros_like(degree)
+    np.divide(1.0, np.sqrt(degree, where=degree > 0, out=np.ones_like(degree)), out=inverse_root, where=degree > 0)
+    scale = sp.diags(inverse_root)
+    return sp.csr_matrix(scale @ adjacency @ scale, dtype=np.float32)
+
+
+@final
+class Graph(nn.Module):
+    """A constant sparse matrix W (rows x columns) that multiplies dense ones: `graph(x)` = W x.
+
+    Its CSR arrays are buffers that move with the model and are not saved: a model rebuilds them from its train data.
+    The transpose, which the backward pass multiplies by, is kept only where W is not symmetric.
+    """
+
+    offsets: Int32[Tensor, " rows_plus_one"]
+    columns: Int32[Tensor, " edges"]
+    weights: Float[Tensor, " edges"]
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        """Raises DataError for 2^31 edges or more."""
+        super().__init__()
+        matrix = sp.csr_matrix(matrix)
+        if matrix.nnz > _INT32_MAX:
+            raise DataError("a graph", got=f"{matrix.nnz:,} edges", expected=f"at most {_INT32_MAX:,}")
+        self.n_rows, self.n_columns = matrix.shape
+        symmetric = self.n_rows == self.n_columns and (matrix != matrix.T).nnz == 0
+        self._register("", matrix)
+        if not symmetric:
+            self._register("transposed_", matrix.T.tocsr())
+        self.symmetric = symmetric
+
+    def forward(self, x: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows dim"]:
+        """W x, differentiable in x."""
+        return _Propagate.apply(x, self)
+
+    def mean_of_layers(self, x: Float[Tensor, "nodes dim"], layers: int) -> Float[Tensor, "nodes dim"]:
+        """(x + W x + ... + W^L x) / (L + 1), LightGCN's layer combination, differentiable in x. W must be square."""
+        return _MeanOfLayers.apply(x, self, layers) if layers else x
+
+    def multiply(self, x: Tensor, transpose: bool = False) -> Tensor:
+        """W x or Wᵀ x without autograd: a weighted sum of rows, faster on the CPU than torch's sparse products."""
+        if transpose and not self.symmetric:
+            offsets, columns, weights = self.transposed_offsets, self.transposed_columns, self.transposed_weights
+        else:
+            offsets, columns, weights = self.offsets, self.columns, self.weights
+        return F.embedding_bag(
+            columns,
+            x.detach().contiguous(),
+            offsets,
+            mode="sum",
+            per_sample_weights=weights.to(x.dtype),
+            include_last_offset=True,
+        )
+
+    def _register(self, prefix: str, matrix: sp.csr_matrix) -> None:
+        arrays = {"offsets": matrix.indptr, "columns": matrix.indices, "weights": matrix.data}
+        for name, array in arrays.items():
+            dtype = np.float32 if name == "weights" else np.int32
+            self.register_buffer(prefix + name, torch.from_numpy(array.astype(dtype)), persistent=False)
+
+    def _horner(self, x: Tensor, layers: int, transpose: bool) -> Tensor:
+        """(x + W(x + W(x + ...))) / (L + 1): one buffer a layer, no stack."""
+        sum_of_layers = x
+        for _ in range(layers):
+            sum_of_layers = self.multiply(sum_of_layers, transpose).add_(x)
+        return sum_of_layers.div_(layers + 1)
+
+
+class _Propagate(torch.autograd.Function):
+    """y = W x; dL/dx = Wᵀ dL/dy. W is constant, so nothing is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, graph: Graph) -> Tensor:
+        ctx.graph = graph
+        return graph.multiply(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.graph.multiply(gradients[0], transpose=True), None
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    """y = p(W) x for the polynomial p of `_horner`; dL/dx = p(Wᵀ) dL/dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, graph: Graph, layers: int) -> Tensor:
+        ctx.graph, ctx.layers = graph, layers
+        return graph._horner(x, layers, transpose=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.graph._horner(gradients[0], ctx.layers, transpose=True), None, None

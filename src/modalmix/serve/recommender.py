@@ -1,0 +1,179 @@
+"""Recommendations from a fitted model: what was measured is what is served."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from modalmix.data.ids import Ids
+from modalmix.data.interactions import Interactions
+from modalmix.data.split import Split
+from modalmix.errors import QueryError, UnknownIdError
+from modalmix.models.contract import Query, Recommender, Scorer
+from modalmix.train import RunFolder, TrainResult
+
+_CHUNK = 512  # queries scored at once: bounds memory to chunk x items
+Candidates = Literal["all", "warm", "cold"] | Ids
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A fitted model, the split it was trained on, and the run folder it came from (None when nothing was saved)."""
+
+    model: Recommender[Any]
+    split: Split
+    folder: RunFolder | None = None
+    result: TrainResult | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Model, sizes, and what training gave, JSON-able."""
+        parts = {"train": len(self.split.train), "valid": len(self.split.valid), "test": len(self.split.test)}
+        facts: dict[str, Any] = {"model": type(self.model).__module__.rpartition(".")[2]}
+        facts |= {"data": self.split.dataset.name, "split": self.split.kind, "interactions": parts}
+        if self.result is not None:
+            names = ("best_epoch", "best_score", "epochs", "stopped", "seconds", "cpu_seconds")
+            facts |= {name: value for name, value in asdict(self.result).items() if name in names}
+        return facts
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The frozen model over the data set's catalogue."""
+        with torch.no_grad():
+            return self.model.eval().scorer(self.split.dataset.catalog)
+
+    def recommend(
+        self,
+        users: Ids | None = None,
+        history: Sequence[Any] | None = None,
+        k: int = 10,
+        candidates: Candidates = "all",
+        filter_seen: bool = True,
+    ) -> pl.DataFrame:
+        """The best `k` items for known users, or for histories of people never seen in training.
+
+        Args:
+            users: external user ids.
+            history: external item ids, oldest first; a list of lists asks for several people at once.
+            k: length of each list; shorter where fewer candidates are left.
+            candidates: "all", "warm" (with train interactions), "cold" (without), or external item ids.
+            filter_seen: leave out every item the user is known to have met (all events of the data set, held-out ones
+                too; for a history: its own items).
+
+        Returns:
+            One row a recommendation: user (or query number), rank from 1, item, title, score.
+
+        Raises:
+            UnknownIdError: a user or candidate is unknown. An unknown id in a history is skipped with a warning.
+            QueryError: k is not in 1..number of candidates, or the model cannot score a history.
+        """
+        pool = self._pool(candidates)
+        if not 1 <= k <= int(pool.sum()):
+            raise QueryError("k", got=k, expected=f"1 to {int(pool.sum()):,}, the number of candidates")
+        if (users is None) == (history is None):
+            raise QueryError("recommend", got="both or neither of users and history", expected="exactly one")
+        if users is not None:
+            return self._for_users(users, k, pool, filter_seen)
+        return self._for_histories(history or [], k, pool, filter_seen)
+
+    def _for_users(self, users: Ids, k: int, pool: Bool[np.ndarray, " items"], filter_seen: bool) -> pl.DataFrame:
+        rows = self._user_rows(users)
+        known = self._known.csr
+        frames = []
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            scores = self._scores(Query(users=torch.from_numpy(chunk)), pool)
+            if filter_seen:
+                seen = known[chunk].tocoo()
+                scores[
+                    torch.from_numpy(seen.row.astype(np.int64)), torch.from_numpy(seen.col.astype(np.int64))
+                ] = -torch.inf
+            frames.append(self._table("user", self.split.dataset.users.ids(chunk), scores, k))
+        return pl.concat(frames) if frames else self._table("user", [], torch.empty(0, len(pool)), k)
+
+    def _for_histories(
+        self, history: Sequence[Any], k: int, pool: Bool[np.ndarray, " items"], filter_seen: bool
+    ) -> pl.DataFrame:
+        several = len(history) > 0 and isinstance(history[0], list | tuple | np.ndarray | pl.Series)
+        histories = [self._history_rows(one) for one in (history if several else [history])]
+        frames = []
+        for start in range(0, len(histories), _CHUNK):
+            padded = pad([torch.from_numpy(rows) for rows in histories[start : start + _CHUNK]])
+            scores = self._scores(Query(history=padded), pool)
+            if filter_seen:
+                query, place = (padded >= 0).nonzero(as_tuple=True)
+                scores[query, padded[query, place]] = -torch.inf
+            frames.append(self._table("query", range(start, start + len(padded)), scores, k))
+        return pl.concat(frames)
+
+    def _scores(self, query: Query, pool: Bool[np.ndarray, " items"]) -> Float[Tensor, "batch items"]:
+        with torch.no_grad():
+            scores = self.scorer(query)
+        if not torch.isfinite(scores).all():
+            raise QueryError(f"model {type(self.model).__module__} gave a score that is NaN or infinite")
+        return scores.masked_fill(torch.from_numpy(~pool), -torch.inf)
+
+    def _table(self, name: str, queries: Iterable[Any], scores: Float[Tensor, "batch items"], k: int) -> pl.DataFrame:
+        """The finite top of each row. Ties are broken by item row, so that a list is the same every time."""
+        queries = list(queries)
+        best, items = torch.sort(scores, dim=1, descending=True, stable=True)
+        best, items = best[:, :k].numpy(), items[:, :k].numpy()
+        query, place = np.nonzero(np.isfinite(best))
+        rows = items[query, place]
+        catalog = self.split.dataset.catalog
+        ids = self.split.dataset.users.series.dtype if name == "user" else pl.Int64
+        return pl.DataFrame(
+            {
+                name: pl.Series([queries[q] for q in query], dtype=ids),
+                "rank": place + 1,
+                "item": pl.Series(catalog.items.ids(rows), dtype=catalog.items.series.dtype),
+                "title": pl.Series(catalog.titles(rows), dtype=pl.String),
+                "score": best[query, place],
+            }
+        )
+
+    def _pool(self, candidates: Candidates) -> Bool[np.ndarray, " items"]:
+        items = self.split.dataset.catalog.items
+        warm = self.split.train.item_degree > 0
+        if isinstance(candidates, str):
+            if candidates not in ("all", "warm", "cold"):
+                raise QueryError("candidates", got=repr(candidates), expected="all, warm, cold, or a list of item ids")
+            return {"all": np.ones_like(warm), "warm": warm, "cold": ~warm}[candidates]
+        pool = np.zeros(len(items), dtype=bool)
+        pool[items.rows(candidates)] = True
+        return pool
+
+    def _user_rows(self, users: Ids) -> Int[np.ndarray, " users"]:
+        try:
+            return self.split.dataset.users.rows(users)
+        except UnknownIdError as error:
+            raise UnknownIdError(
+                error.thing,
+                got=error.got,
+                expected=error.expected,
+                fix="For somebody new, ask with history=[item ids].",
+            ) from None
+
+    def _history_rows(self, history: Ids) -> Int[np.ndarray, " known"]:
+        rows = self.split.dataset.catalog.items.find(history) if len(history) else np.empty(0, dtype=np.int64)
+        unknown = [repr(id) for id, row in zip(history, rows, strict=True) if row < 0]
+        if unknown:
+            warnings.warn(f"unknown items in a history are skipped: {', '.join(unknown[:10])}", stacklevel=4)
+        if (rows < 0).all():
+            raise QueryError("a history holds no known item", got=f"{len(rows)} ids", expected="at least one")
+        return rows[rows >= 0]
+
+    @cached_property
+    def _known(self) -> Interactions:
+        return self.split.train + self.split.valid + self.split.test
+
+
+def pad(histories: Sequence[Int[Tensor, " length"]]) -> Int[Tensor, "batch longest"]:
+    """Histories of different length in one tensor, padded right with -1."""
+    return torch.nn.utils.rnn.pad_sequence(list(histories), batch_first=True, padding_value=-1)

@@ -1,0 +1,119 @@
+"""From a path to a data set with features: the one place where reading and encoding meet."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from modalmix.config import Config
+from modalmix.data import Catalog, Dataset, Modality, ReadConfig, read_dataset
+from modalmix.encode import (
+    AudioConfig,
+    Encoded,
+    ImageConfig,
+    TextConfig,
+    compose_text,
+    encode_audio,
+    encode_images,
+    encode_text,
+    text_columns,
+)
+from modalmix.errors import DataError
+
+FILE_TYPES = {
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+    "audio": (".wav", ".flac", ".ogg", ".mp3"),
+}
+FOLDERS = {"image": ("images", "image"), "audio": ("audio", "sounds")}
+
+
+class DataConfig(Config):
+    """What to read, and which features to give the models."""
+
+    features: Literal["auto", "raw", "files", "none"] = "auto"
+    """raw: encode pictures, texts, sounds; files: take feature files; auto: files where there are any, else raw."""
+    modalities: tuple[str, ...] | None = None
+    """Names of the modalities to keep; all that are found without it."""
+    read: ReadConfig = ReadConfig()
+    """Columns, filters and duplicates."""
+    text: TextConfig = TextConfig()
+    """How texts are encoded."""
+    image: ImageConfig = ImageConfig()
+    """How pictures are encoded."""
+    audio: AudioConfig = AudioConfig()
+    """How sounds are encoded."""
+
+
+def open_dataset(path: Path | str, config: DataConfig | None = None) -> Dataset:
+    """Read a data set and attach its features. Raises DataError, EncodeError.
+
+    Raw content: a folder images/ (audio/) with one file an item, named by its id, and the text columns of the item
+    table. A modality that has no raw content is taken from its feature file.
+    """
+    config = config or DataConfig()
+    return with_features(read_dataset(path, config.read), config)
+
+
+def with_features(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set with the modalities that `config` asks for."""
+    modalities: dict[str, Modality] = {}
+    if config.features != "none":
+        modalities = dict(dataset.catalog.modalities)
+        if config.features == "raw" or (config.features == "auto" and not modalities):
+            modalities |= encode_catalog(dataset, config)
+    catalog = Catalog(dataset.catalog.items, modalities, dataset.catalog.table)
+    if config.modalities is not None:
+        missing = [name for name in config.modalities if name not in modalities]
+        if missing:
+            raise DataError(
+                f"data set '{dataset.name}' has no modality '{missing[0]}'",
+                expected=f"one of {', '.join(modalities) or '(none)'}",
+                fix="Encode it from raw content with features=raw, or add a feature file.",
+            )
+        catalog = catalog.select(config.modalities)
+    return replace(dataset, catalog=catalog, reading=config.model_dump(mode="json"))
+
+
+def encode_catalog(dataset: Dataset, config: DataConfig) -> dict[str, Modality]:
+    """Features of every kind of raw content the data set has (and `config.modalities` asks for)."""
+    encoded: dict[str, Encoded] = {}
+    for name, paths in raw_files(dataset).items():
+        if _wanted(name, config) and name == "image":
+            encoded[name] = encode_images(paths, config.image)
+        elif _wanted(name, config):
+            encoded[name] = encode_audio(paths, config.audio)
+    columns = text_columns(dataset.catalog.table, config.text)
+    if columns and _wanted("text", config):
+        encoded["text"] = encode_text(compose_text(dataset.catalog.table, columns), config.text)
+    return {
+        name: Modality.from_matrix(name, one.features, present=np.asarray(one.present), provenance=one.provenance)
+        for name, one in encoded.items()
+    }
+
+
+def raw_files(dataset: Dataset) -> dict[str, list[Path | None]]:
+    """Modality -> one path an item (None where there is no file), for the kinds of which there is any file."""
+    if dataset.source is None or not dataset.source.is_dir():
+        return {}
+    ids = [str(id) for id in dataset.catalog.items.series.to_list()]
+    found: dict[str, list[Path | None]] = {}
+    for name, folders in FOLDERS.items():
+        by_stem: dict[str, Path] = {}
+        for folder in folders:
+            for path in sorted((dataset.source / folder).glob("*")):
+                if path.suffix.lower() in FILE_TYPES[name]:
+                    by_stem.setdefault(path.stem, path)
+        if by_stem:
+            found[name] = [by_stem.get(id) for id in ids]
+    return found
+
+
+def _wanted(name: str, config: DataConfig) -> bool:
+    return config.modalities is None or name in config.modalities
+
+
+def encode_to(dataset: Dataset, folder: Path, overwrite: bool = False) -> None:
+    """Write each modality as NAME.npy (absent rows NaN) with NAME.json beside it. Raises DataError when one exists."""
+    for modality in dataset.catalog.modalities.values():
+        write_modality(modality, dataset.catalog.items, folder, overwrite=overwrite)

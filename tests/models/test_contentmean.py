@@ -1,0 +1,55 @@
+"""The linear mean by hand."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from modalmix.data.split import TrainData
+from modalmix.models.contentmean import ContentMean, ContentMeanConfig
+from modalmix.models.contract import Query
+
+Shop = Callable[..., TrainData]
+
+
+def test_vectors_are_the_mean_of_the_present_maps(content_shop: Shop) -> None:
+    data = content_shop(absent={"image": [0, 2], "text": [1, 2]})
+    model = ContentMean(ContentMeanConfig(dim=4), data)
+    (image, text), _ = model.train_content
+    vectors, has_content = model.item_vectors(model.train_content, None)
+    torch.testing.assert_close(vectors[0], model.maps[1](text[0]))
+    torch.testing.assert_close(vectors[1], model.maps[0](image[1]))
+    torch.testing.assert_close(vectors[3], (model.maps[0](image[3]) + model.maps[1](text[3])) / 2)
+    assert has_content.tolist() == [row != 2 for row in range(30)]
+    rows = torch.tensor([5, 0])
+    torch.testing.assert_close(model.item_vectors(model.train_content, rows)[0], vectors[rows])
+
+
+@pytest.mark.parametrize("loss", ["bpr", "softmax"])
+def test_it_learns_and_cold_items_follow_content(content_shop: Shop, loss: str) -> None:
+    """After training, users score the cold items nearest to their own items above the farthest."""
+    torch.manual_seed(0)
+    data = content_shop(users=80, items=60, cold=20)
+    model = ContentMean(ContentMeanConfig(dim=8, loss=loss, lr=0.02), data)
+    optimizer = model.optimizer()
+    for seed in range(60):
+        for triples in model.batches(data, 256, np.random.default_rng(seed)):
+            optimizer.zero_grad()
+            sum(model.loss(triples).values()).backward()
+            optimizer.step()
+    scores = model.scorer(data.catalog)(Query(users=torch.arange(80)))[:, 40:].numpy()
+    x = data.catalog.modality("image").matrix()
+    profile = np.stack([x[data.interactions.item[data.interactions.user == u]].mean(axis=0) for u in range(80)])
+    distance = ((profile[:, None] - x[None, 40:]) ** 2).sum(axis=2)
+    correlation = np.mean([np.corrcoef(scores[u], -distance[u])[0, 1] for u in range(80)])
+    assert correlation > 0.6
+
+
+def test_items_without_content_get_the_mean_warm_vector(content_shop: Shop) -> None:
+    data = content_shop(absent={"image": [3, 29], "text": [3, 29]})
+    model = ContentMean(ContentMeanConfig(dim=4), data)
+    scorer = model.scorer(data.catalog)
+    warm = [row for row in range(24) if row != 3]
+    torch.testing.assert_close(scorer.items[3], scorer.items[warm].mean(dim=0))
+    torch.testing.assert_close(scorer.items[29], scorer.items[3])

@@ -1,0 +1,82 @@
+"""Balance and alignment terms against numbers worked by hand."""
+
+import math
+
+import pytest
+import torch
+
+from modalmix.nn.balance import alignment, expert_balance, fusion_balance, mean_divergence
+
+
+def test_the_worked_value_of_the_paper() -> None:
+    g = torch.tensor([0.7, 0.2, 0.08, 0.02])
+    by_hand = sum(0.25 * math.log(0.25 / p) for p in (0.7, 0.2, 0.08, 0.02))
+    assert by_hand == pytest.approx(0.71467, abs=1e-5)
+    assert float(mean_divergence(torch.full((4,), 0.25), g.log().unsqueeze(0))) == pytest.approx(0.71467, abs=1e-5)
+    assert float(expert_balance(g.log().unsqueeze(0), torch.tensor([True]))) == pytest.approx(0.71467, abs=1e-5)
+
+
+def test_balance_uses_the_mean_over_items_not_each_item() -> None:
+    logits = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
+    assert float(expert_balance(logits, torch.tensor([True, True]))) == pytest.approx(0.0, abs=1e-6)
+    assert float(expert_balance(logits, torch.tensor([True, False]))) > 1.0
+
+
+def test_the_direction_is_uniform_first() -> None:
+    g = torch.tensor([[0.9, 0.1]])
+    assert float(mean_divergence(torch.tensor([0.5, 0.5]), g.log())) == pytest.approx(0.5108256, abs=1e-6)
+    assert float(mean_divergence(g[0], torch.zeros(1, 2))) == pytest.approx(0.3680642, abs=1e-6)
+
+
+def test_log_zero_never_appears() -> None:
+    logits = torch.tensor([[0.0, -200.0], [0.0, -200.0]], requires_grad=True)
+    assert logits.softmax(dim=1).mean(dim=0)[1].item() == 0.0
+    loss = expert_balance(logits, torch.tensor([True, True]))
+    assert loss.item() == pytest.approx(-math.log(2) + 100.0)
+    loss.backward()
+    assert bool(logits.grad.isfinite().all())
+
+
+def test_nothing_present_is_no_loss_and_no_nan() -> None:
+    logits = torch.randn(3, 4, requires_grad=True)
+    loss = expert_balance(logits, torch.zeros(3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert logits.grad.abs().sum() == 0.0
+    assert float(fusion_balance(torch.randn(3, 2), torch.zeros(3, 2, dtype=torch.bool))) == 0.0
+
+
+def test_fusion_target_is_the_normalised_presence_frequency() -> None:
+    # items 0, 1 have both, item 2 only the first, item 3 nothing: target (3/5, 2/5)
+    present = torch.tensor([[True, True], [True, True], [True, False], [False, False]])
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, -torch.inf], [0.3, 0.1]])
+    mean = ((0.5 + 0.5 + 1.0) / 3, (0.5 + 0.5 + 0.0) / 3)
+    by_hand = 0.6 * math.log(0.6 / mean[0]) + 0.4 * math.log(0.4 / mean[1])
+    assert float(fusion_balance(logits, present)) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_modality_nobody_has_adds_nothing_and_gets_finite_gradients() -> None:
+    present = torch.tensor([[True, False], [True, False]])
+    raw = torch.zeros(2, 2, requires_grad=True)
+    loss = fusion_balance(raw.masked_fill(~present, -torch.inf), present)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-7)
+    assert bool(raw.grad.isfinite().all())
+
+
+def test_the_align_identity_of_two_modalities() -> None:
+    parts, weights = torch.randn(5, 2, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64).softmax(dim=1)
+    h = (weights.unsqueeze(2) * parts).sum(dim=1)
+    present = torch.ones(5, 2, dtype=torch.bool)
+    identity = (weights.square().sum(dim=1, keepdim=True) * (parts[:, 0] - parts[:, 1]).square()).mean()
+    assert float(alignment(h, parts, present)) == pytest.approx(float(identity), abs=1e-12)
+    mse = torch.nn.functional.mse_loss
+    assert float(alignment(h, parts, present)) == pytest.approx(float(mse(h, parts[:, 0]) + mse(h, parts[:, 1])))
+
+
+def test_alignment_counts_only_present_modalities() -> None:
+    h = torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+    parts = torch.tensor([[[0.0, 1.0], [1.0, 1.0]], [[2.0, 4.0], [0.0, 0.0]]])
+    present = torch.tensor([[True, True], [True, False]])
+    # first modality: (1 + 0 + 0 + 4) / 4; second: item 0 only, 0
+    assert float(alignment(h, parts, present)) == pytest.approx(1.25)

@@ -1,0 +1,54 @@
+"""The sparse mixture against the plain sum over experts."""
+
+import pytest
+import torch
+
+from modalmix.nn.experts import SparseExperts
+
+
+def plain(mixture: SparseExperts, x: torch.Tensor) -> torch.Tensor:
+    """Every expert on every row, then the weighted sum of the k chosen, one row after another."""
+    rows = []
+    for row in x:
+        logits = mixture.gate.weight @ row + mixture.gate.bias
+        chosen = logits.argsort(descending=True)[: mixture.top_k]
+        weights = logits[chosen].exp() / logits[chosen].exp().sum()
+        rows.append(sum(w * mixture.experts[int(e)](row) for w, e in zip(weights, chosen, strict=True)))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("experts", "k", "hidden"), [(4, 2, 0), (4, 4, 0), (3, 1, 0), (1, 1, 0), (4, 2, 5)])
+def test_equals_the_plain_sum_with_its_gradients(experts: int, k: int, hidden: int) -> None:
+    torch.manual_seed(experts + k)
+    mixture = SparseExperts(7, 6, experts, k, hidden).double()
+    x, target = torch.randn(11, 7, dtype=torch.float64), torch.randn(11, 6, dtype=torch.float64)
+    (mixture(x).vectors * target).sum().backward()
+    ours = [p.grad.clone() for p in mixture.parameters() if p.grad is not None]
+    mixture.zero_grad()
+    expected = plain(mixture, x)
+    (expected * target).sum().backward()
+    torch.testing.assert_close(mixture(x).vectors, expected)
+    for got, p in zip(ours, (p for p in mixture.parameters() if p.grad is not None), strict=True):
+        torch.testing.assert_close(got, p.grad)
+
+
+def test_rows_select_items() -> None:
+    mixture, x, rows = SparseExperts(7, 6, 4, 2), torch.randn(9, 7), torch.tensor([8, 0, 3])
+    torch.testing.assert_close(mixture(x, rows).vectors, mixture(x).vectors[rows])
+
+
+def test_a_row_that_is_not_present_is_exactly_zero() -> None:
+    mixture, present = SparseExperts(7, 6, 4, 2), torch.tensor([True, False, True])
+    said = mixture(torch.randn(3, 7), None, present)
+    assert said.vectors[1].tolist() == [0.0] * 6
+    assert said.weights[1].tolist() == [0.0] * 4
+    assert said.weights[0].count_nonzero() == 2
+
+
+def test_an_expert_without_rows_gets_zero_gradient_not_none() -> None:
+    mixture = SparseExperts(3, 2, 2, 1)
+    torch.nn.init.zeros_(mixture.gate.weight)
+    mixture.gate.bias.data.copy_(torch.tensor([1.0, 0.0]))
+    mixture(torch.randn(4, 3)).vectors.sum().backward()
+    assert mixture.experts[1].weight.grad is not None
+    assert mixture.experts[1].weight.grad.abs().sum() == 0.0

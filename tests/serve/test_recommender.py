@@ -1,0 +1,119 @@
+"""Recommendations by hand: external ids in and out, masks, pools, histories, bad requests."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.dataset import Dataset
+from modalmix.data.ids import IdMap
+from modalmix.data.interactions import Interactions
+from modalmix.data.split import Split, TrainData
+from modalmix.errors import QueryError, UnknownIdError
+from modalmix.models.contract import ClosedFormRecommender, DotScorer, ModelConfig
+from modalmix.serve.recommender import Run, pad
+
+ITEMS = ["a", "b", "c", "d", "e"]
+
+
+class FixedScores(ClosedFormRecommender[ModelConfig]):
+    """User "u" likes items from last to first; user "v" likes all the same. Item vectors are one-hot."""
+
+    def fit(self, data: TrainData) -> None:
+        """Nothing to learn."""
+
+    def scorer(self, catalog: Catalog) -> DotScorer:
+        """Scores 0..4 for u, 1 for v."""
+        return DotScorer(torch.stack([torch.arange(5.0), torch.ones(5)]), torch.eye(5))
+
+
+def interactions(pairs: list[tuple[int, int]]) -> Interactions:
+    rows = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+    return Interactions(rows[:, 0], rows[:, 1], 2, 5)
+
+
+@pytest.fixture
+def run() -> Run:
+    table = pl.DataFrame({"item": ITEMS, "title": ["Ant", "Bee", None, "Dog", "Eel"]})
+    catalog = Catalog(IdMap(ITEMS), {}, table)
+    parts = [interactions([(0, 4), (1, 0)]), interactions([(0, 1)]), interactions([(0, 3)])]
+    dataset = Dataset("tiny", IdMap(["u", "v"], "user"), catalog, parts[0] + parts[1] + parts[2])
+    split = Split(dataset, *parts, kind="random")
+    return Run(FixedScores(ModelConfig(), split.train_data()), split)
+
+
+def test_known_items_are_left_out_and_titles_come_along(run: Run) -> None:
+    frame = run.recommend(users=["u"], k=3)
+    assert frame.to_dicts() == [
+        {"user": "u", "rank": 1, "item": "c", "title": "c", "score": 2.0},
+        {"user": "u", "rank": 2, "item": "a", "title": "Ant", "score": 0.0},
+    ]
+
+
+def test_without_the_filter_the_best_come_first(run: Run) -> None:
+    assert run.recommend(users=["u"], k=2, filter_seen=False)["item"].to_list() == ["e", "d"]
+
+
+def test_ties_are_broken_by_row_so_that_a_list_is_the_same_every_time(run: Run) -> None:
+    assert run.recommend(users=["v"], k=4)["item"].to_list() == ["b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected"), [("warm", ["e", "a"]), ("cold", ["d", "c", "b"]), (["b", "e"], ["e", "b"])]
+)
+def test_pools(run: Run, candidates: object, expected: list[str]) -> None:
+    frame = run.recommend(users=["u"], k=len(expected), candidates=candidates, filter_seen=False)  # type: ignore[arg-type]
+    assert frame["item"].to_list() == expected
+
+
+def test_a_history_is_folded_in_and_its_own_items_left_out(run: Run) -> None:
+    frame = run.recommend(history=["a", "b"], k=5)
+    assert set(frame["item"]) == {"c", "d", "e"}
+    several = run.recommend(history=[["a"], ["b", "c"]], k=1, filter_seen=False)
+    assert several.select("query", "item").rows() == [(0, "a"), (1, "b")]
+
+
+def test_unknown_history_items_are_named_and_skipped(run: Run) -> None:
+    with pytest.warns(UserWarning, match="'zebra'"):
+        frame = run.recommend(history=["a", "zebra"], k=1, filter_seen=False)
+    assert frame["item"].to_list() == ["a"]
+
+
+@pytest.mark.parametrize("history", [[], ["zebra"]])
+@pytest.mark.filterwarnings("ignore:unknown items")
+def test_a_history_without_a_known_item_is_an_error(run: Run, history: list[str]) -> None:
+    with pytest.raises(QueryError, match="no known item"):
+        run.recommend(history=history, k=1)
+
+
+def test_an_unknown_user_is_named_with_the_fix(run: Run) -> None:
+    with pytest.raises(UnknownIdError, match=r"'w'.*history"):
+        run.recommend(users=["w"])
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_k_outside_the_catalogue_is_an_error(run: Run, k: int) -> None:
+    with pytest.raises(QueryError, match="1 to 5"):
+        run.recommend(users=["u"], k=k)
+
+
+def test_exactly_one_of_users_and_history(run: Run) -> None:
+    with pytest.raises(QueryError, match="exactly one"):
+        run.recommend(k=1)
+    with pytest.raises(QueryError, match="exactly one"):
+        run.recommend(users=["u"], history=["a"], k=1)
+
+
+def test_an_unknown_pool_is_an_error(run: Run) -> None:
+    with pytest.raises(QueryError, match="'hot'"):
+        run.recommend(users=["u"], k=1, candidates="hot")
+
+
+def test_no_users_is_an_empty_table_of_the_same_columns(run: Run) -> None:
+    frame = run.recommend(users=[], k=1)
+    assert frame.shape == (0, 5)
+
+
+def test_pad_fills_right_with_minus_one() -> None:
+    assert pad([torch.tensor([3]), torch.tensor([1, 2])]).tolist() == [[3, -1], [1, 2]]

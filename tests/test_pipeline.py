@@ -1,0 +1,79 @@
+"""The Python way in: folders and frames, fit, evaluate, load, recommend."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import modalmix
+from modalmix.data.shop import ShopConfig, plant
+from modalmix.errors import DataError, ModelError, RunError
+
+SMALL = {"epochs": 2, "dim": 8, "batch_size": 128}
+
+
+@pytest.fixture(scope="module")
+def frames() -> tuple[pl.DataFrame, pl.DataFrame, np.ndarray]:
+    dataset = plant(ShopConfig(users=40, items=50)).dataset
+    events = dataset.interactions
+    frame = pl.DataFrame(
+        {
+            "user": dataset.users.ids(events.user),
+            "item": dataset.catalog.items.ids(events.item),
+            "timestamp": events.time,
+        }
+    )
+    items = dataset.catalog.table.select("item", "title")
+    features = np.random.default_rng(0).standard_normal((len(items), 6)).astype(np.float32)
+    return frame, items, features
+
+
+def test_frames_in_frames_out(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
+    frame, items, features = frames
+    data = modalmix.load_data(frame, items=items, features={"look": features})
+    run = modalmix.fit(data, "contentmean", split="cold-item", **SMALL)
+    recommended = run.recommend(users=[frame["user"][0]], k=4)
+    assert recommended.columns == ["user", "rank", "item", "title", "score"]
+    assert set(recommended["title"]) <= set(items["title"])
+    assert set(modalmix.evaluate(run).pools) == {"cold", "warm", "all"}
+
+
+def test_pandas_frames_give_the_same_data(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
+    frame, items, _ = frames
+    given = pd.DataFrame(frame.to_dict(as_series=False)), pd.DataFrame(items.to_dict(as_series=False))
+    ours = modalmix.load_data(frame, items=items, features="none")
+    theirs = modalmix.load_data(given[0], items=given[1], features="none")
+    assert ours.sha256 == theirs.sha256
+
+
+def test_a_run_folder_gives_the_same_recommendations(
+    frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray], tmp_path: Path
+) -> None:
+    frame, items, features = frames
+    data = modalmix.load_data(frame, items=items, features={"look": features})
+    run = modalmix.fit(data, "mamex", split="random", run=tmp_path / "run", **SMALL)
+    users = frame["user"].unique().to_list()[:5]
+    again = modalmix.load_run(tmp_path / "run", data)
+    assert again.recommend(users=users).equals(run.recommend(users=users))
+    with pytest.raises(RunError, match="data"):
+        modalmix.load_run(tmp_path / "run")
+    other = modalmix.load_data(frame, items=items, features={"look": features + 1})
+    with pytest.raises(RunError, match="another data set"):
+        modalmix.load_run(tmp_path / "run", other)
+
+
+def test_evaluation_of_a_random_split_ranks_all_items(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
+    run = modalmix.fit(modalmix.load_data(frames[0]), "popularity", split="random")
+    assert set(modalmix.evaluate(run, ks=(5,)).pools) == {"all"}
+
+
+def test_mistakes_are_our_errors(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
+    frame, items, features = frames
+    with pytest.raises(DataError, match="rows"):
+        modalmix.load_data(frame, items=items, features={"look": features[:-1]})
+    with pytest.raises(ModelError, match="modalit"):
+        modalmix.fit(modalmix.load_data(frame), "mamex", split="random")
+    with pytest.raises(AttributeError):
+        modalmix.nothing  # noqa: B018

@@ -1,0 +1,178 @@
+"""From a split to a fitted model and back from its folder."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modalmix.data.split import Holdout, Split
+from modalmix.errors import ConfigError, ModelError, RunError
+from modalmix.evaluate import validation_score
+from modalmix.models.contract import ModelType, Query
+from modalmix.train import RunFolder, TrainConfig, fit, load_model
+from modalmix.train.fit import validation
+
+CLOSED = str(Path(__file__).parent / "closed_model.py")
+
+
+class Sealed(Split):
+    """A split whose test part must stay closed."""
+
+    def testing(self) -> Holdout:
+        raise AssertionError("the trainer opened the test part")
+
+
+def sealed(split: Split) -> Split:
+    return Sealed(split.dataset, split.train, split.valid, split.test, split.kind)
+
+
+def all_scores(fitted: Any) -> torch.Tensor:
+    return fitted.scorer()(Query(users=torch.arange(30)))
+
+
+@pytest.mark.parametrize("model", ["tiny", "closed"])
+def test_saved_and_loaded_equal(tmp_path: Path, tiny: ModelType, split: Split, quiet: TrainConfig, model: str) -> None:
+    kind = tiny if model == "tiny" else CLOSED
+    fitted = fit(kind, sealed(split), None, quiet, tmp_path / "run")
+    loaded = load_model(RunFolder.open(tmp_path / "run"), split.train_data())
+    assert torch.equal(loaded.scorer(split.dataset.catalog)(Query(users=torch.arange(30))), all_scores(fitted))
+    assert not loaded.training
+
+
+def test_the_score_is_that_of_the_validation_part(split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+    fitted = fit(tiny, split, tiny.config(epochs=4), quiet.replace(metric="ndcg@5"))
+    score = validation_score(fitted.scorer(), split.validation(), metric="ndcg@5")
+    assert fitted.result.best_score == score
+    assert fitted.result.best_score == max(row["score"] for row in fitted.result.history)
+
+
+def test_the_same_with_and_without_a_folder(tmp_path: Path, split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+    torch.rand(5)
+    here = fit(tiny, split, None, quiet)
+    there = fit(tiny, split, None, quiet, tmp_path / "run")
+    assert torch.equal(all_scores(here), all_scores(there))
+    assert here.run is None
+    assert there.run is not None
+
+
+def test_the_record_of_a_finished_run(tmp_path: Path, split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+    fitted = fit(tiny, split, None, quiet, tmp_path / "run", {"source": "here"})
+    record = RunFolder.open(tmp_path / "run").record
+    assert record["result"]["epochs"] == 6
+    assert record["result"]["best_score"] == fitted.result.best_score
+    assert record["result"]["seconds"] > 0
+    assert record["result"]["cpu_seconds"] > 0
+    assert record["result"]["peak_memory"] > 1e7
+    assert record["source"] == "here"
+    assert record["finished"] >= record["started"]
+    assert record["test_opened"] == 0
+
+
+@pytest.mark.parametrize("model", ["tiny", "closed"])
+def test_a_finished_run_is_loaded_not_fitted(
+    tmp_path: Path, tiny: ModelType, split: Split, quiet: TrainConfig, model: str
+) -> None:
+    kind = tiny if model == "tiny" else CLOSED
+    first = fit(kind, split, None, quiet, tmp_path / "run")
+    written = first.run.best.stat().st_mtime_ns
+    second = fit(kind, split, None, quiet, tmp_path / "run")
+    assert second.result == first.result
+    assert torch.equal(all_scores(second), all_scores(first))
+    assert second.run.best.stat().st_mtime_ns == written
+
+
+def test_an_interrupted_run_is_taken_up(
+    tmp_path: Path, split: Split, tiny: ModelType, quiet: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tiny, split, None, quiet)
+
+    def interrupt(self: Any, epoch: int) -> None:
+        if epoch == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.recommender, "start_epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt, match=r"stopped in epoch 4\. The state after epoch 3"):
+            fit(tiny, split, None, quiet, tmp_path / "run")
+    with pytest.raises(RunError, match="not finished"):
+        RunFolder.open(tmp_path / "run")
+    resumed = fit(tiny, split, None, quiet, tmp_path / "run")
+    assert torch.equal(all_scores(resumed), all_scores(whole))
+    assert [row["epoch"] for row in resumed.result.history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_loading_for_other_data(
+    tmp_path: Path, split: Split, other_split: Split, other_features: Split, quiet: TrainConfig
+) -> None:
+    fit(CLOSED, split, None, quiet, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    for other in (other_split, other_features):
+        with pytest.raises(RunError, match="from another data set"):
+            load_model(run, other.train_data())
+
+
+def test_torn_weights(tmp_path: Path, split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+    run = fit(tiny, split, None, quiet, tmp_path / "run").run
+    run.best.write_bytes(run.best.read_bytes()[:-10])
+    with pytest.raises(RunError, match=r"best.safetensors cannot be read"):
+        load_model(RunFolder.open(run.path), split.train_data())
+
+
+def test_settings_of_another_model(split: Split, tiny: ModelType) -> None:
+    with pytest.raises(ConfigError, match="Settings has no setting 'dim'"):
+        fit(CLOSED, split, tiny.config())
+
+
+def test_settings_of_the_same_file_loaded_again(split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+    assert fit(tiny.name, split, tiny.config(epochs=2), quiet).result.epochs == 2
+
+
+def test_an_unknown_model(split: Split) -> None:
+    with pytest.raises(ModelError, match="there is no model 'lightgnc'"):
+        fit("lightgnc", split)
+
+
+class TestSelection:
+    def test_pool_is_cold_where_items_are_held_out_whole(
+        self, split: Split, tiny: ModelType, monkeypatch: pytest.MonkeyPatch, quiet: TrainConfig
+    ) -> None:
+        asked: list[dict[str, Any]] = []
+        monkeypatch.setattr("modalmix.evaluate.validation_score", lambda *_, **how: asked.append(how) or 0.5)
+        model = tiny.recommender(tiny.config(), split.train_data())
+        for cold_split, pool in ((False, "auto"), (True, "auto"), (True, "warm")):
+            config = quiet.replace(pool=pool, mask="train")
+            validation(replace(split, cold_split=cold_split), config)(model)  # type: ignore[misc]
+        assert [how["pool"] for how in asked] == ["all", "cold", "warm"]
+        assert asked[0] == {"metric": "recall@20", "mask": "train", "pool": "all"}
+
+    def test_no_validation_part(self, split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+        none = replace(split, valid=split.valid.take(np.zeros(len(split.valid), dtype=bool)))
+        result = fit(tiny, none, None, quiet).result
+        assert (result.best_epoch, result.best_score) == (6, None)
+
+
+def test_early_stopping_by_validation(split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
+    """Trained far too long on 240 events, the best epoch is early and training stops `patience` after it."""
+    result = fit(tiny, split, tiny.config(epochs=400, patience=5, lr=0.3), quiet.replace(metric="recall@5")).result
+    assert result.stopped == "patience"
+    assert result.epochs == result.best_epoch + 5
+
+
+def test_two_folders_of_the_same_settings_hold_the_same_bits(
+    tmp_path: Path, split: Split, tiny: ModelType, quiet: TrainConfig, same_bits: Callable[..., bool]
+) -> None:
+    one, other = (fit(tiny, split, None, quiet, tmp_path / name) for name in ("a", "b"))
+    assert one.run.best.read_bytes() == other.run.best.read_bytes()
+    assert same_bits(one.model, other.model)
+
+
+def test_importing_the_part_does_not_start_fabric() -> None:
+    """A server reads run folders: it shall not pay for the training loop's imports."""
+    code = "import sys, modalmix.train; print('lightning_fabric' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
