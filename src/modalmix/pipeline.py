@@ -69,7 +69,7 @@ def load_data(
     reading = ReadConfig.parse(read)
     given = {} if isinstance(features, str) else dict(features)
     config = DataConfig.parse(
-        {"features": features if isinstance(features, str) else "files", "modalities": modalities, "read": reading}
+        {"features": features if isinstance(features, str) else "files", "modalities": modalities, "reader": reading}
     )
     if isinstance(source, str | Path) and not given:
         return open_dataset(source, config)
@@ -140,7 +140,7 @@ def evaluate(run: Run, config: EvaluateConfig | None = None, **settings: Any) ->
 
 def with_pools(config: EvaluateConfig, split: Split) -> EvaluateConfig:
     """The same settings with all three pools where the split has cold items and none were chosen."""
-    if split.cold_split and "pools" not in config.model_fields_set:
+    if split.cold_split and not config.pools:
         return config.replace(pools=POOLS_OF_A_COLD_SPLIT)
     return config
 

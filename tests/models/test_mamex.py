@@ -254,27 +254,6 @@ def test_constant_features_and_modalities_by_name(content_shop: Shop) -> None:
         model(data, modalities=("texts",))
 
 
-def test_a_modality_no_warm_item_has_is_an_error(content_shop: Shop) -> None:
-    with pytest.raises(ModelError, match=r"no item with a train interaction has modality 'image'.*Leave it out"):
-        model(content_shop(absent={"image": range(24)}))
-    with pytest.raises(ModelError, match="image"):
-        model(content_shop(absent={"image": range(30), "text": range(30)}))
-    shop = content_shop()
-    with pytest.raises(ModelError, match="no modality"):
-        model(TrainData(shop.users, shop.catalog.select(()), shop.interactions))
-
-
-def test_another_catalog_is_an_error(content_shop: Shop) -> None:
-    data = content_shop()
-    of = model(data)
-    other = Catalog(IdMap(np.arange(100, 130)), data.catalog.modalities)
-    with pytest.raises(ModelError, match="training items first"):
-        of.scorer(other)
-    wider = {name: Modality.from_matrix(name, np.ones((30, 99), np.float32)) for name in ("image", "text")}
-    with pytest.raises(ModelError, match=r"features of 'image'.*dim 99.*dim 12"):
-        of.scorer(Catalog(data.catalog.items, wider))
-
-
 @pytest.mark.parametrize(
     "settings",
     [{"top_k": 5}, {"experts": 0}, {"top_k": 0}, {"dropout": 1.0}, {"missing": "zero", "modality_dropout": 0.2}],
@@ -301,32 +280,8 @@ def test_users_start_small_and_items_have_no_embedding(content_shop: Shop) -> No
     assert [name for name, p in of.named_parameters() if data.n_items in p.shape] == []
 
 
-def test_statistics_travel_with_the_model_but_features_do_not(content_shop: Shop) -> None:
-    data = content_shop()
-    of, restored = model(data), model(data)
-    torch.nn.init.normal_(of.users.weight)
-    state = of.state_dict()
-    assert not any(len(value) == data.n_items for value in state.values())
-    assert state["features.0.mean"].shape == (12,)
-    restored.load_state_dict(state)
-    torch.testing.assert_close(restored.scorer(data.catalog)(USERS), of.scorer(data.catalog)(USERS))
-
-
-def test_statistics_come_from_warm_items_that_have_the_modality(content_shop: Shop) -> None:
-    data = content_shop(absent={"image": [0, 5]})
-    learnt_on = np.setdiff1d(np.arange(24), [0, 5])
-    x = np.asarray(data.catalog.modality("image").features)[learnt_on]
-    state = model(data).state_dict()
-    np.testing.assert_allclose(state["features.0.mean"], x.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(state["features.0.scale"], x.std(axis=0), rtol=1e-4)
-
-
 def test_scoring_leaves_training_mode_and_has_no_dropout(content_shop: Shop) -> None:
     data = content_shop()
     of = model(data, dropout=0.5, modality_dropout=0.5).train()
     torch.testing.assert_close(of.scorer(data.catalog).items, of.scorer(data.catalog).items)
     assert of.training
-
-
-def test_weight_decay_reaches_the_optimizer(content_shop: Shop) -> None:
-    assert model(content_shop(), weight_decay=0.01).optimizer().param_groups[0]["weight_decay"] == 0.01

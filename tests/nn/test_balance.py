@@ -1,11 +1,11 @@
-"""Balance and alignment terms against numbers worked by hand."""
+"""Balance terms against numbers worked by hand."""
 
 import math
 
 import pytest
 import torch
 
-from modalmix.nn.balance import alignment, expert_balance, fusion_balance, mean_divergence
+from modalmix.nn.balance import expert_balance, fusion_balance, mean_divergence
 
 
 def test_the_worked_value_of_the_paper() -> None:
@@ -62,21 +62,3 @@ def test_a_modality_nobody_has_adds_nothing_and_gets_finite_gradients() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-7)
     assert bool(raw.grad.isfinite().all())
-
-
-def test_the_align_identity_of_two_modalities() -> None:
-    parts, weights = torch.randn(5, 2, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64).softmax(dim=1)
-    h = (weights.unsqueeze(2) * parts).sum(dim=1)
-    present = torch.ones(5, 2, dtype=torch.bool)
-    identity = (weights.square().sum(dim=1, keepdim=True) * (parts[:, 0] - parts[:, 1]).square()).mean()
-    assert float(alignment(h, parts, present)) == pytest.approx(float(identity), abs=1e-12)
-    mse = torch.nn.functional.mse_loss
-    assert float(alignment(h, parts, present)) == pytest.approx(float(mse(h, parts[:, 0]) + mse(h, parts[:, 1])))
-
-
-def test_alignment_counts_only_present_modalities() -> None:
-    h = torch.tensor([[1.0, 1.0], [2.0, 2.0]])
-    parts = torch.tensor([[[0.0, 1.0], [1.0, 1.0]], [[2.0, 4.0], [0.0, 0.0]]])
-    present = torch.tensor([[True, True], [True, False]])
-    # first modality: (1 + 0 + 0 + 4) / 4; second: item 0 only, 0
-    assert float(alignment(h, parts, present)) == pytest.approx(1.25)

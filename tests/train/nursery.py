@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning_fabric  # noqa: F401 imported once, before the forks
-import modalmix.data.splitters
 import torch
 
-import modalmix.evaluate  # noqa: F401
+import modalmix.data.splitters  # noqa: F401
 from modalmix.models.contract import find_model
 from modalmix.train import TrainConfig, fit, tensors
 
 HERE = Path(__file__).parent
 CONFIG = TrainConfig(device="cpu", progress=False)
-EPOCHS = 25
+EPOCHS = 16
 
 
 def load(name: str) -> Any:
@@ -94,7 +93,7 @@ def kill_many(base: Path, kills: int, seed: int) -> dict[str, Any]:
     while killed < kills:
         run = base / f"run-{folder}"
         by_clock = rng.random() < 0.5
-        call = 0 if by_clock else rng.randrange(1, 60)
+        call = 0 if by_clock else rng.randrange(1, 80)
 
         def work(run: Path = run, call: int = call) -> None:
             if call:

@@ -79,7 +79,7 @@ def test_an_interruption_changes_no_bit(
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected.history]
 
 
-def test_patience_and_the_latch_are_remembered(tmp_path: Path, train_tiny: Train, monkeypatch: Any) -> None:
+def test_patience_and_the_latch_are_remembered(tmp_path: Path, train_tiny: Train) -> None:
     scores = [0.3, 0.2, 0.2, 0.2, 0.2, 0.2]
     calls: list[int] = []
 

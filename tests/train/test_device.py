@@ -28,7 +28,7 @@ def test_mixed_precision_reaches_the_loss(train_tiny: Train, tiny: ModelType, qu
 
     def loss(self: Any, batch: Any) -> Any:
         seen.append(nn.functional.linear(self.users.weight, self.items.weight).dtype)
-        return whole(batch)
+        return whole(self, batch)
 
     monkeypatch.setattr(tiny.recommender, "loss", loss)
     train_tiny(None, None, quiet.replace(precision="bf16-mixed"), epochs=1)

@@ -1,7 +1,5 @@
 """From a split to a fitted model and back from its folder."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,13 +141,20 @@ class TestSelection:
         self, split: Split, tiny: ModelType, monkeypatch: pytest.MonkeyPatch, quiet: TrainConfig
     ) -> None:
         asked: list[dict[str, Any]] = []
-        monkeypatch.setattr("modalmix.evaluate.validation_score", lambda *_, **how: asked.append(how) or 0.5)
+        monkeypatch.setitem(validation.__globals__, "validation_score", lambda *_, **how: asked.append(how) or 0.5)
         model = tiny.recommender(tiny.config(), split.train_data())
         for cold_split, pool in ((False, "auto"), (True, "auto"), (True, "warm")):
             config = quiet.replace(pool=pool, mask="train")
             validation(replace(split, cold_split=cold_split), config)(model)  # type: ignore[misc]
         assert [how["pool"] for how in asked] == ["all", "cold", "warm"]
         assert asked[0] == {"metric": "recall@20", "mask": "train", "pool": "all"}
+
+    def test_an_unknown_metric_is_told_before_training(
+        self, split: Split, tiny: ModelType, quiet: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tiny.recommender, "start_epoch", lambda *_: pytest.fail("training began"))
+        with pytest.raises(ConfigError, match="there is no metric 'recal'"):
+            fit(tiny, split, None, quiet.replace(metric="recal@20"))
 
     def test_no_validation_part(self, split: Split, tiny: ModelType, quiet: TrainConfig) -> None:
         none = replace(split, valid=split.valid.take(np.zeros(len(split.valid), dtype=bool)))
@@ -170,9 +175,3 @@ def test_two_folders_of_the_same_settings_hold_the_same_bits(
     one, other = (fit(tiny, split, None, quiet, tmp_path / name) for name in ("a", "b"))
     assert one.run.best.read_bytes() == other.run.best.read_bytes()
     assert same_bits(one.model, other.model)
-
-
-def test_importing_the_part_does_not_start_fabric() -> None:
-    """A server reads run folders: it shall not pay for the training loop's imports."""
-    code = "import sys, modalmix.train; print('lightning_fabric' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

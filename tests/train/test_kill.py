@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from modalmix.files import read_json
@@ -25,6 +26,7 @@ def nursery(*arguments: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_twenty_kills(tmp_path: Path) -> None:
     told = nursery("kill", tmp_path, KILLS, 5)
     assert told["kills"] == KILLS
@@ -48,6 +50,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
         assert read_json(run / "run.json")["finished"] is not None
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     told = nursery("ddp", tmp_path, 2)
     assert told["ends"] == [0, 0]

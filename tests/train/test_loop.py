@@ -25,11 +25,6 @@ def scripted(*scores: float) -> Callable[[Recommender[Any]], float]:
     return lambda model: left.pop(0) if len(left) > 1 else left[0]
 
 
-def norm(model: Recommender[Any]) -> float:
-    """A validation score that depends on the weights."""
-    return -abs(float(model.state_dict()["users.weight"].norm()) - 12.0)
-
-
 class TestStopping:
     def test_patience(self, train_tiny: Train) -> None:
         _, result = train_tiny(None, scripted(0.1, 0.3, 0.2, 0.2, 0.3, 0.9), epochs=50, patience=3)

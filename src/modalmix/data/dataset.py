@@ -18,8 +18,8 @@ class Dataset:
     """Users, catalogue and interactions under external ids.
 
     `labels` is the split column where the source has one (one string an event), else None. `counts` says what reading
-    did: events read, duplicates merged, events dropped by each filter. `source` is the folder or file it came from, `reading` the settings it was read with,
-    so that it can be read again.
+    did: events read, duplicates merged, events dropped by each filter. `source` is the folder or file it came from,
+    `reading` the settings it was read with, so that it can be read again.
     """
 
     name: str

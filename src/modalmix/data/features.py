@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
-from modalmix.data.dataset import Dataset
 from modalmix.data.ids import IdMap
 from modalmix.data.modality import Modality
 from modalmix.data.schema import ReadConfig
@@ -35,20 +34,20 @@ def find_features(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_modalities(dataset: Dataset, found: Mapping[str, Path], config: ReadConfig, source: Path) -> Dataset:
-    """The data set with the modalities that the settings ask for, and its `source`.
+def read_modalities(
+    catalog: Catalog, found: Mapping[str, Path], config: ReadConfig, without: tuple[str, ...] = ()
+) -> dict[str, Modality]:
+    """The modalities that the settings ask for, from the files found and `config.modality_files`.
 
-    Files without ids belong to the rows of the items table as it was read, so that the rows of items which a filter
-    took out of the catalogue are skipped. Raises DataError.
+    Modalities named in `without` are at hand already. Raises DataError for a name without a file.
     """
     files = {**found, **config.modality_files}
     wanted = tuple(files) if config.modalities is None else config.modalities
     for name in wanted:
-        if name not in files:
-            raise DataError(f"there is no modality '{name}' in {source}", fix=nearest(name, files) if files else None)
-    modalities = {name: read_modality(name, files[name], dataset.catalog) for name in wanted}
-    catalog = Catalog(dataset.catalog.items, modalities, dataset.catalog.table)
-    return replace(dataset, catalog=catalog, source=source)
+        if name not in files and name not in without:
+            known = nearest(name, files) if files else "There are no feature files."
+            raise DataError(f"there is no modality '{name}'", fix=known)
+    return {name: read_modality(name, files[name], catalog) for name in wanted if name not in without}
 
 
 def read_modality(name: str, path: Path, catalog: Catalog) -> Modality:
@@ -71,25 +70,29 @@ def read_modality(name: str, path: Path, catalog: Catalog) -> Modality:
         raise DataError(f"{path}", got=f"dim {features.shape[1]}", expected=f"dim {sidecar['dim']} as its sidecar says")
     if "ids" in sidecar:
         features = _in_catalog_order(features, IdMap(sidecar["ids"]), catalog.items, path)
-    modality = Modality.from_matrix(
-        name, features, provenance={key: value for key, value in sidecar.items() if key != "ids"}
-    )
-    return with_presence(modality, catalog.table)
+    return modality_from(name, features, catalog, {key: value for key, value in sidecar.items() if key != "ids"})
 
 
-def with_presence(modality: Modality, table: pl.DataFrame) -> Modality:
-    """The modality, absent also where the column has_<name> of the items table says so. Raises DataError."""
-    column = f"has_{modality.name}"
-    if column not in table.columns or len(modality) != len(table):  # Catalog says what is wrong with the length
+def modality_from(
+    name: str,
+    features: Float[np.ndarray, "items dim"],
+    catalog: Catalog,
+    provenance: Mapping[str, Any] | None = None,
+) -> Modality:
+    """A checked modality, absent also where the column has_<name> of the items table says so. Raises DataError."""
+    modality = Modality.from_matrix(name, features, provenance=provenance)
+    column = f"has_{name}"
+    if column not in catalog.table.columns or len(modality) != len(catalog):  # Catalog says what the length lacks
         return modality
-    if table[column].dtype != pl.Boolean and not table[column].dtype.is_integer():
-        raise DataError(f"items column '{column}'", got=f"dtype {table[column].dtype}", expected="true or false")
-    declared = table[column].cast(pl.Boolean).fill_null(False).to_numpy()
+    dtype = catalog.table[column].dtype
+    if dtype != pl.Boolean and not dtype.is_integer():
+        raise DataError(f"items column '{column}'", got=f"dtype {dtype}", expected="true or false")
+    declared = catalog.table[column].cast(pl.Boolean).fill_null(False).to_numpy()
     return replace(modality, present=modality.present & declared)
 
 
 def read_features(path: Path, name: str) -> Float[np.ndarray, "rows dim"]:
-    """The matrix in a .npy file (memory-mapped) or .safetensors file (tensor `name`, else `features`, else the only one).
+    """The matrix in a .npy file (memory-mapped) or .safetensors file (tensor `name`, `features` or the only one).
 
     Raises DataError when the file is missing or not such a file.
     """
@@ -135,7 +138,9 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 def _in_catalog_order(features: np.ndarray, ids: IdMap, items: IdMap, path: Path) -> np.ndarray:
     """Rows by item of the catalogue, NaN for items that have none. Raises DataError when no id is known."""
     if len(ids) != len(features):
-        raise DataError(f"{path}", got=f"{len(features):,} rows", expected=f"{len(ids):,} rows, one an id of its sidecar")
+        raise DataError(
+            f"{path}", got=f"{len(features):,} rows", expected=f"{len(ids):,} rows, one an id of its sidecar"
+        )
     rows = ids.find(items.series)
     if len(items) == len(ids) and np.array_equal(rows, np.arange(len(ids))):
         return features  # stays memory-mapped

@@ -89,7 +89,7 @@ class ReadConfig(Config):
     """The same user and item several times: merge keeps the earliest event, keep keeps all."""
     modalities: tuple[str, ...] | None = None
     """Names of the modalities to read; else all that are found."""
-    modality_files: dict[str, Path] = {}
+    modality_files: dict[str, Path] = Field(default_factory=dict)
     """Feature files by modality name, .npy or .safetensors, beside or instead of those in the folder."""
 
     @model_validator(mode="after")

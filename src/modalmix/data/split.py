@@ -68,7 +68,7 @@ class Split:
     """Train, validation and test events of a data set.
 
     `kind` and `settings` say how it was made, so that it can be made again. `cold_split` is True where items were held
-    out whole, so that pools matter.
+    out whole, so that pools matter. `report` counts what splitting met: tied times, cold items, users left whole.
     """
 
     dataset: Dataset
@@ -78,6 +78,7 @@ class Split:
     kind: str
     settings: dict[str, Any] = field(default_factory=dict)
     cold_split: bool = False
+    report: dict[str, int] = field(default_factory=dict)
 
     def train_data(self) -> TrainData:
         """What training sees."""

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import polars as pl
 
-from modalmix.data.build import build_dataset
+from modalmix.data.build import make_dataset
 from modalmix.data.dataset import Dataset
-from modalmix.data.features import read_modalities
 from modalmix.data.schema import ReadConfig
 from modalmix.errors import DataError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
+ATOMIC = (".inter", ".item", ".user")  # RecBole and MMRec: tabs, and a quote is a letter
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", *JSON_LINES, ".csv.gz", ".tsv.gz")
 
@@ -33,20 +33,22 @@ def read_table(path: Path | str) -> pl.DataFrame:
         elif suffix in JSON_LINES:
             table = pl.read_ndjson(path, infer_schema_length=None)
         else:
-            table = read_text_table(path, SEPARATORS[suffix])
+            table = read_text_table(path, SEPARATORS[suffix], None if suffix in ATOMIC else '"')
     except (pl.exceptions.PolarsError, UnicodeError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise _unreadable(path, suffix, error) from error
+    if any("\ufffd" in name for name in table.columns):  # polars puts the replacement sign into broken headers
+        raise _not_utf8(path)
     if len(table) == 0:
         raise DataError(f"{path} has no rows", got=f"only the columns {', '.join(table.columns) or '(none)'}")
     return table
 
 
-def read_text_table(path: Path, separator: str) -> pl.DataFrame:
+def read_text_table(path: Path, separator: str, quote: str | None) -> pl.DataFrame:
     """A separated text file with a header. Raises polars errors."""
     # everything as text first: a guess from the first rows would turn '007' into 7 and fail further down
-    text = pl.read_csv(path, separator=separator, infer_schema=False, quote_char='"' if separator == "," else None)
+    text = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
     return text.select(as_number(column) for column in text.iter_columns())
 
 
@@ -71,15 +73,14 @@ def read_tables(
 
     Features come from `config.modality_files`. Raises DataError.
     """
-    config, interactions = config or ReadConfig(), Path(interactions)
-    built = build_dataset(
-        name or interactions.name.split(".")[0],
+    interactions = Path(interactions)
+    return make_dataset(
         read_table(interactions),
         None if items is None else read_table(items),
-        config,
-        sources=(str(interactions), str(items or interactions)),
+        config=config,
+        name=name or interactions.name.split(".")[0],
+        source=interactions,
     )
-    return read_modalities(built, {}, config, source=interactions)
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -105,5 +106,9 @@ def _unreadable(path: Path, suffix: str, error: Exception) -> DataError:
     """What went wrong, in our words."""
     message = str(error).splitlines()[0]
     if "utf-8" in message.lower() or "utf8" in message.lower() or isinstance(error, UnicodeError):
-        return DataError(f"{path} is not UTF-8 text", fix="Save it again as UTF-8.")
+        return _not_utf8(path)
     return DataError(f"{path} cannot be read as {suffix[1:]}", got=message)
+
+
+def _not_utf8(path: Path) -> DataError:
+    return DataError(f"{path} is not UTF-8 text", fix="Save it again as UTF-8.")

@@ -20,6 +20,7 @@ from modalmix.evaluate.results import Estimate, Evaluation, PoolResult
 from modalmix.evaluate.settings import EvaluateConfig, Mask, Metric, PoolName
 from modalmix.models.contract.query import Query, Scorer
 
+ALL_ITEMS: tuple[PoolName, ...] = ("all",)
 Floors = Mapping[str, Mapping[str, float]]
 
 
@@ -30,7 +31,7 @@ def evaluate(scorer: Scorer, holdout: Holdout, config: EvaluateConfig | None = N
     for a score that is NaN or infinite, naming user and item, and for a pool without a relevant item.
     """
     config = config or EvaluateConfig()
-    pools: dict[str, Pool] = {name: make_pool(holdout, name, config.mask) for name in config.pools}
+    pools: dict[str, Pool] = {name: make_pool(holdout, name, config.mask) for name in config.pools or ALL_ITEMS}
     rankings = rank(scorer, holdout, pools, config)
     floors = _floors(holdout, pools, config) if config.floors else {name: {} for name in pools}
     results: dict[str, PoolResult] = {}

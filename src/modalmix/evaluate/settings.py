@@ -21,8 +21,9 @@ class EvaluateConfig(Config):
     """Cut-offs: how many ranked items count."""
     mask: Mask = "seen"
     """Items of a user that are not candidates: seen (all known at that time), train (train events only), or none."""
-    pools: Annotated[tuple[PoolName, ...], Field(min_length=1)] = ("all",)
-    """Candidate items: all, cold (without a train interaction) or warm (with one). Each pool has its own result."""
+    pools: tuple[PoolName, ...] = ()
+    """Candidate items: all, cold (without a train interaction), warm (with one), each with a result of its own.
+    Without any: all items, and for a split that holds items out whole cold, warm and all."""
     ties: Ties = "expected"
     """Tied items: expected (exact mean over their orders), or naive (by item row: only to show how wrong that is)."""
     chunk: PositiveInt = 128

@@ -15,14 +15,15 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     Readable in 100 columns with three pools. Below the metrics: users, candidates and ties of each pool.
     """
     config = evaluation.config
-    caption = f"ranking: {evaluation.ranking} · mask: {config.mask} · ±: {config.confidence:.0%} interval over users"
+    caption = f"ranking: {evaluation.ranking} · mask: {config.mask} · ±: confidence interval over users"
     if config.ties == "naive":
         caption += " · ties: NAIVE, by item row"
-    table = Table(title=title or None, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    table.add_column(evaluation.holdout, no_wrap=True)
+    table = Table(title=title or None, caption=caption, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column(evaluation.holdout, no_wrap=True, vertical="bottom")
     for name, result in evaluation.pools.items():
-        for header in (f"{name}, ±", *result.floors):
-            table.add_column(header, justify="right", no_wrap=True)
+        headers = [f"{name} ±{100 * config.confidence:.4g}%", *(_FLOORS[floor] for floor in result.floors)]
+        for header, width in zip(headers, (13, 6, 5), strict=False):  # a wider first column sets the pools apart
+            table.add_column(header, justify="right", no_wrap=True, vertical="bottom", min_width=width)
     results = list(evaluation.pools.values())
     for metric in results[0].metrics:
         table.add_row(metric, *(cell for result in results for cell in _cells(result, metric)))
@@ -33,6 +34,7 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     return table
 
 
+_FLOORS = {"random": "random", "popularity": "most\npop."}
 _COUNTS: dict[str, Callable[[PoolResult], str]] = {
     "users": lambda result: f"{result.users:,}",
     "left out": lambda result: f"{result.users_left_out:,}",
@@ -52,6 +54,6 @@ def _estimate(estimate: Estimate) -> str:
 
 
 def _number(value: float) -> str:
-    """Four decimals without the leading zero: .0495."""
+    """Five characters: .0495, 1.000."""
     text = f"{value:.4f}"
-    return text[1:] if text.startswith("0") else text
+    return text[1:] if text.startswith("0") else text[:5]

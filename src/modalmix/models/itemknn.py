@@ -3,8 +3,8 @@
 c_ij = |U_i ∩ U_j| / (sqrt(|U_i| |U_j|) + shrinkage),  U_i = users who met item i
 s(u,i) = sum over j in history(u) with i in N(j) of c_ij,  N(j) = the k items most alike to j, j itself left out
 
-Neighbours of what the user met, as in Deshpande & Karypis 2004; shrinkage as in Bell & Koren 2007, in the form of Ferrari
-Dacrema et al. 2019. A history is scored exactly like a known user. An item without a train event scores 0.
+Neighbours of what the user met, as in Deshpande & Karypis 2004; shrinkage as in Bell & Koren 2007, in the form of
+Ferrari Dacrema et al. 2019. A history is scored exactly like a known user. An item without a train event scores 0.
 """
 
 from typing import final
@@ -27,9 +27,9 @@ _BLOCK = 1 << 24  # co-occurrences held at once, at most, if every pair of items
 class ItemKNNConfig(ModelConfig):
     """Settings of ItemKNN."""
 
-    neighbors: int = Field(50, ge=1)
+    neighbors: int = Field(200, ge=1)
     """Most similar items kept for each item (k)."""
-    shrinkage: float = Field(10.0, ge=0)
+    shrinkage: float = Field(100.0, ge=0)
     """Added to the denominator of the cosine: pairs with few common users count less."""
 
 

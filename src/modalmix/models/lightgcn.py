@@ -24,7 +24,7 @@ from modalmix.nn.rows import zero_cold
 class LightGCNConfig(GradientConfig):
     """Settings of LightGCN."""
 
-    layers: int = Field(2, ge=0)
+    layers: int = Field(3, ge=0)
     """Steps over the user-item graph; 0 is BPR-MF without bias."""
     reg: float = Field(1e-3, ge=0)
     """Weight of the squared length of the batch's embeddings before propagation. The paper's lambda is twice it."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
 from modalmix.models.contract.content import Content, ContentConfig, ContentRecommender
-from modalmix.nn.balance import alignment, expert_balance, fusion_balance
+from modalmix.nn.balance import expert_balance, fusion_balance
 from modalmix.nn.experts import Mixture, SparseExperts
+from modalmix.nn.fusion import fuse
 from modalmix.nn.gates import FusionGate
 
 
@@ -73,7 +74,7 @@ class Encoding(NamedTuple):
     """Item vectors and everything on the way to them."""
 
     vectors: Float[Tensor, "rows dim"]
-    parts: Float[Tensor, "rows modalities dim"]
+    misalignment: Float[Tensor, ""]
     mixtures: list[Mixture]
     fusion_logits: Float[Tensor, "rows modalities"]
     weights: Float[Tensor, "rows modalities"]
@@ -105,8 +106,8 @@ class Mamex(ContentRecommender[MamexConfig]):
         parts = torch.stack([mixture.vectors for mixture in mixtures], dim=1)
         logits = self.fusion(parts, present)
         weights = logits.softmax(dim=1) * present.any(dim=1, keepdim=True)
-        vectors = (weights.unsqueeze(2) * parts).sum(dim=1)
-        return Encoding(vectors, parts, mixtures, logits, weights, present)
+        vectors, misalignment = fuse(parts, weights, present)
+        return Encoding(vectors, misalignment, mixtures, logits, weights, present)
 
     def item_vectors(
         self, content: Content, rows: Int[Tensor, " rows"] | None
@@ -134,7 +135,7 @@ class Mamex(ContentRecommender[MamexConfig]):
 
     def _auxiliary_terms(self, encoding: Encoding) -> dict[str, Tensor]:
         config, present = self.config, encoding.present
-        terms = {"align": config.align * alignment(encoding.vectors, encoding.parts, present)}
+        terms = {"align": config.align * encoding.misalignment}
         for name, mixture, has in zip(self.modalities, encoding.mixtures, present.unbind(dim=1), strict=True):
             terms[f"balance/{name}"] = config.balance * expert_balance(mixture.logits, has)
         terms["balance/fusion"] = config.fusion_balance * fusion_balance(encoding.fusion_logits, present)

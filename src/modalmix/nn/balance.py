@@ -1,4 +1,4 @@
-"""Balance and alignment of experts and modalities."""
+"""Balance of experts and of modalities."""
 
 import math
 
@@ -24,7 +24,8 @@ def expert_balance(logits: Float[Tensor, "rows experts"], present: Bool[Tensor, 
 
     = -log E - (1/E) sum_e log g_e. MAMEX (arXiv 2508.08042), the balance of one extraction mixture.
     """
-    logits = logits[present]
+    if not bool(present.all()):
+        logits = logits[present]
     if len(logits) == 0:
         return logits.sum()
     uniform = logits.new_full((logits.shape[1],), 1.0 / logits.shape[1])
@@ -39,22 +40,10 @@ def fusion_balance(
     `logits` are -inf where a modality is absent. With every modality everywhere the target is uniform: the balance of
     the fusion gate in MAMEX (arXiv 2508.08042). 0 where no row has a modality.
     """
-    logits = logits[present.any(dim=1)]
+    some = present.any(dim=1)
+    if not bool(some.all()):
+        logits = logits[some]
     if len(logits) == 0:
         return logits.sum()
     counts = present.sum(dim=0).to(logits.dtype)
     return mean_divergence(counts / counts.sum(), logits)
-
-
-def alignment(
-    vectors: Float[Tensor, "rows dim"],
-    parts: Float[Tensor, "rows modalities dim"],
-    present: Bool[Tensor, "rows modalities"],
-) -> Float[Tensor, ""]:
-    """L_align = sum over m of the mean squared error between h and h_m, over the rows that have m.
-
-    MAMEX (arXiv 2508.08042). No gradient is stopped. For two modalities = mean[(w_1^2 + w_2^2)(h_1 - h_2)^2].
-    """
-    error = (vectors.unsqueeze(1) - parts).square().mean(dim=2)
-    share = present.to(error.dtype) / present.sum(dim=0).clamp(min=1)
-    return (error * share).sum()

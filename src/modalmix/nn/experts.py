@@ -39,7 +39,7 @@ class SparseExperts(nn.Module):
         """The mixture for x[rows] (all of x without `rows`). A row that is not present gets zeros and costs nothing."""
         logits = self.gate(x if rows is None else x.index_select(0, rows))
         weights = top_k_softmax(logits, self.top_k)
-        if present is not None:
+        if present is not None and not bool(present.all()):
             weights = weights * present.unsqueeze(1)
         vectors = logits.new_zeros(len(logits), self.dim)
         for expert, weight in zip(self.experts, weights.unbind(dim=1), strict=True):

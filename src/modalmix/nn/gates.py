@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from modalmix.nn.dropout import FastDropout
+
 
 def top_k_softmax(logits: Float[Tensor, "rows experts"], k: int) -> Float[Tensor, "rows experts"]:
     """Softmax over the k largest logits of each row; exactly 0 elsewhere.
@@ -36,7 +38,7 @@ class FusionGate(nn.Module):
     def __init__(self, modalities: int, dim: int, dropout: float) -> None:
         super().__init__()
         self.hidden = nn.Linear(modalities * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FastDropout(dropout)
         self.out = nn.Linear(dim, modalities)
 
     def forward(

@@ -47,6 +47,9 @@ class Graph(nn.Module):
     offsets: Int32[Tensor, " rows_plus_one"]
     columns: Int32[Tensor, " edges"]
     weights: Float[Tensor, " edges"]
+    transposed_offsets: Int32[Tensor, " columns_plus_one"]
+    transposed_columns: Int32[Tensor, " edges"]
+    transposed_weights: Float[Tensor, " edges"]
 
     def __init__(self, matrix: sp.csr_matrix) -> None:
         """Raises DataError for 2^31 edges or more."""

@@ -10,6 +10,7 @@ import torch
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import Split, TrainData
+from modalmix.evaluate import parse_metric, validation_score
 from modalmix.models.contract import (
     ClosedFormRecommender,
     GradientRecommender,
@@ -127,9 +128,11 @@ def _fit_by_gradient(
 
 
 def validation(split: Split, config: TrainConfig) -> Validate | None:
-    """Model -> validation score, as `config` says. None when the split has no validation part."""
-    from modalmix.evaluate import validation_score
+    """Model -> validation score, as `config` says. None when the split has no validation part.
 
+    Raises ConfigError for an unknown metric: before training, not after its first epoch.
+    """
+    parse_metric(config.metric)
     if len(split.valid) == 0:
         return None
     holdout = split.validation()

@@ -54,8 +54,8 @@ class RunFolder:
 
         `record` adds to run.json, e.g. how the data set was read: {"source": path, "data": settings}.
 
-        Raises RunError when the folder holds something else,
-        naming the first difference, or when another process is training in it.
+        Raises RunError when the folder holds something else, naming the first difference, when another process is
+        training in it, or when it cannot be written.
         """
         identity = identity_of(model, model_config, train_config, split)
         run = cls(Path(path), sha256_values(identity))

@@ -35,7 +35,7 @@ class DataConfig(Config):
     """raw: encode pictures, texts, sounds; files: take feature files; auto: files where there are any, else raw."""
     modalities: tuple[str, ...] | None = None
     """Names of the modalities to keep; all that are found without it."""
-    read: ReadConfig = ReadConfig()
+    reader: ReadConfig = ReadConfig()
     """Columns, filters and duplicates."""
     text: TextConfig = TextConfig()
     """How texts are encoded."""
@@ -52,7 +52,7 @@ def open_dataset(path: Path | str, config: DataConfig | None = None) -> Dataset:
     table. A modality that has no raw content is taken from its feature file.
     """
     config = config or DataConfig()
-    return with_features(read_dataset(path, config.read), config)
+    return with_features(read_dataset(path, config.reader), config)
 
 
 def with_features(dataset: Dataset, config: DataConfig) -> Dataset:

@@ -26,7 +26,7 @@ from modalmix.data import (
 from modalmix.data.shop import ShopConfig, plant, write_shop
 from modalmix.errors import ConfigError
 
-SHORT = {f"--{name}": f"--read.{name}" for name in ("min-rating", "k-core", "duplicates", "modalities")}
+SHORT = {f"--{name}": f"--reader.{name}" for name in ("min-rating", "k-core", "duplicates", "modalities")}
 Json = Annotated[bool, tyro.conf.arg(name="json")]
 
 
@@ -35,7 +35,7 @@ class Source(Config):
 
     source: tyro.conf.Positional[Path]
     """A data folder, an MMRec or RecBole folder, or a file of interactions."""
-    read: ReadConfig = ReadConfig()
+    reader: ReadConfig = ReadConfig()
     """Columns, filters and duplicates."""
     json_: Json = False
     """Print JSON instead of a table."""
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 def _import(arguments: Sequence[str]) -> int:
     """Read any supported format and write a data folder."""
     options = parse(ImportOptions, arguments, "data import", _import.__doc__ or "", SHORT)
-    dataset = read_dataset(options.source, options.read)
+    dataset = read_dataset(options.source, options.reader)
     write_folder(dataset, options.out, overwrite=options.overwrite)
     if options.json_:
         print_json(dataset.summary())
@@ -101,7 +101,7 @@ def _import(arguments: Sequence[str]) -> int:
 def _validate(arguments: Sequence[str]) -> int:
     """Look for what would spoil training or numbers; exit status 1 when there are problems."""
     options = parse(Source, arguments, "data validate", _validate.__doc__ or "", SHORT)
-    report = examine(read_dataset(options.source, options.read))
+    report = examine(read_dataset(options.source, options.reader))
     if options.json_:
         print_json(report.to_dict())
     else:
@@ -112,7 +112,7 @@ def _validate(arguments: Sequence[str]) -> int:
 def _describe(arguments: Sequence[str]) -> int:
     """Sizes, sparsity, long tail, modalities, time range."""
     options = parse(Source, arguments, "data describe", _describe.__doc__ or "", SHORT)
-    facts = describe(read_dataset(options.source, options.read))
+    facts = describe(read_dataset(options.source, options.reader))
     if options.json_:
         print_json(facts)
     else:
@@ -124,7 +124,7 @@ def _split(arguments: Sequence[str]) -> int:
     """Split the interactions, report leaks, write user, item, split."""
     short = SHORT | {"--kind": "--split.kind", "--seed": "--split.seed"}
     options = parse(SplitOptions, arguments, "data split", _split.__doc__ or "", short)
-    split = make_split(read_dataset(options.source, options.read), options.split)
+    split = make_split(read_dataset(options.source, options.reader), options.split)
     report = leak_report(split)
     write_split(split, options.out)
     sizes = {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)}

@@ -21,6 +21,7 @@ from modalmix.models.contract.recommender import GradientRecommender
 from modalmix.models.contract.settings import GradientConfig
 from modalmix.nn.features import column_statistics, standardise, unit_rows
 from modalmix.nn.losses import bpr_loss, l2_penalty
+from modalmix.nn.rows import zero_cold
 from modalmix.nn.softmax import full_softmax_loss
 
 _BLOCK = 1 << 16  # items a scorer encodes at once
@@ -121,6 +122,8 @@ class ContentRecommender(GradientRecommender[C]):
         self.warm: Tensor
         self.candidates: Tensor
         self.register_buffer("warm", torch.from_numpy(data.warm), persistent=False)
+        self.warm_users: Tensor
+        self.register_buffer("warm_users", torch.from_numpy(data.interactions.user_degree > 0), persistent=False)
         candidates = torch.from_numpy(np.flatnonzero(self.negative_pool(data)))
         self.register_buffer("candidates", candidates, persistent=False)
 
@@ -173,7 +176,8 @@ class ContentRecommender(GradientRecommender[C]):
         if self.config.loss == "softmax":
             candidates, place = vectors, asked.positive
             if asked.rows is None and len(self.candidates) < self.n_items:
-                candidates, place = vectors.index_select(0, self.candidates), torch.searchsorted(self.candidates, asked.positive)
+                candidates = vectors.index_select(0, self.candidates)
+                place = torch.searchsorted(self.candidates, asked.positive)
             terms = {"softmax": full_softmax_loss(user, candidates, place)}
             penalised = [user, positive]
         else:
@@ -192,7 +196,8 @@ class ContentRecommender(GradientRecommender[C]):
             vectors, has_content = (torch.cat(parts) for parts in zip(*encoded, strict=True))
             warm = torch.nn.functional.pad(self.warm, (0, len(catalog) - self.n_items))
             vectors = fill_without_content(vectors, has_content, warm)
-        return DotScorer(self.users.weight, vectors, without_content=~content.present.any(dim=1))
+            users = zero_cold(self.users.weight, self.warm_users)
+        return DotScorer(users, vectors, without_content=~content.present.any(dim=1))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from modalmix.data.interactions import Interactions
+from modalmix.data.samplers import negatives, triples
+from modalmix.errors import DataError
+
+
+def events(user, item, n_users, n_items) -> Interactions:
+    return Interactions(np.array(user, dtype=np.int32), np.array(item, dtype=np.int32), n_users, n_items)
+
+
+def test_an_epoch_has_every_positive_once():
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, [20, 30], (100, 2)), axis=0)
+    one = events(pairs[:, 0], pairs[:, 1], 20, 30)
+    batches = list(triples(one, 32, rng, np.ones(30, dtype=bool)))
+    assert [len(user) for user, _, _ in batches][:-1] == [32] * (len(batches) - 1)
+    user, positive, negative = (np.concatenate(column) for column in zip(*batches, strict=True))
+    assert sorted(zip(user, positive, strict=True)) == sorted(map(tuple, pairs))
+    assert not one.contains(user, negative).any()
+
+
+def test_negatives_are_uniform_over_the_pool():
+    one = events([0, 0], [0, 1], 1, 8)
+    pool = np.array([1, 1, 1, 1, 1, 1, 0, 0], dtype=bool)
+    drawn = negatives(one, np.zeros(20_000, dtype=np.int32), np.random.default_rng(1), pool)
+    counts = np.bincount(drawn, minlength=8)
+    assert counts[[0, 1, 6, 7]].sum() == 0
+    assert chisquare(counts[2:6]).pvalue > 1e-3
+
+
+def test_the_same_seed_gives_the_same_epoch():
+    one = events([0, 1], [0, 1], 2, 9)
+    epochs = [list(triples(one, 8, np.random.default_rng(5), np.ones(9, dtype=bool))) for _ in range(2)]
+    assert all((a == b).all() for a, b in zip(epochs[0][0], epochs[1][0], strict=True))
+
+
+def test_a_user_with_all_but_one_item_gets_that_one():
+    one = events([0] * 999, range(999), 1, 1000)
+    assert (
+        negatives(one, np.zeros(3, dtype=np.int32), np.random.default_rng(0), np.ones(1000, bool)).tolist() == [999] * 3
+    )
+
+
+def test_impossible_draws():
+    one = events([0, 0], [0, 1], 1, 2)
+    with pytest.raises(DataError, match="has all 2 items"):
+        negatives(one, one.user, np.random.default_rng(0), np.ones(2, dtype=bool))
+    with pytest.raises(DataError, match="pool of negatives is empty"):
+        negatives(one, one.user, np.random.default_rng(0), np.zeros(2, dtype=bool))
+    with pytest.raises(DataError, match="no interactions"):
+        next(triples(events([], [], 1, 2), 4, np.random.default_rng(0), np.ones(2, dtype=bool)))

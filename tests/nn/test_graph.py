@@ -1,0 +1,109 @@
+"""Graphs against dense matrices and torch's own autograd."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from modalmix.errors import DataError
+from modalmix.nn.graph import Graph, bipartite, symmetric_normalize
+
+
+@pytest.fixture
+def interactions() -> sp.csr_matrix:
+    """5 users x 4 items; user 4 and item 3 have no edge."""
+    return sp.csr_matrix(
+        np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=np.float32)
+    )
+
+
+@pytest.fixture
+def directed() -> sp.csr_matrix:
+    return sp.random(6, 9, density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(0))
+
+
+def test_bipartite_blocks(interactions: sp.csr_matrix) -> None:
+    adjacency = bipartite(interactions).toarray()
+    np.testing.assert_array_equal(adjacency[:5, 5:], interactions.toarray())
+    np.testing.assert_array_equal(adjacency[5:, :5], interactions.toarray().T)
+    assert not adjacency[:5, :5].any()
+    assert not adjacency[5:, 5:].any()
+
+
+def test_symmetric_normalization_by_hand(interactions: sp.csr_matrix) -> None:
+    normalized = symmetric_normalize(bipartite(interactions)).toarray()
+    assert normalized[0, 5] == pytest.approx(1 / np.sqrt(2 * 2))  # user 0 has 2 items, item 0 has 2 users
+    assert normalized[3, 6] == pytest.approx(1 / np.sqrt(1 * 3))  # user 3 has 1 item, item 1 has 3 users
+    np.testing.assert_array_equal(normalized, normalized.T)
+
+
+def test_isolated_nodes_have_empty_rows(interactions: sp.csr_matrix) -> None:
+    normalized = symmetric_normalize(bipartite(interactions)).toarray()
+    assert np.isfinite(normalized).all()
+    assert not normalized[4].any()
+    assert not normalized[8].any()
+
+
+def test_negative_degree_is_an_error() -> None:
+    with pytest.raises(DataError, match="row sum -1"):
+        symmetric_normalize(sp.csr_matrix(np.array([[0.0, -1.0], [-1.0, 0.0]])))
+
+
+def test_propagation_and_its_gradient_equal_a_dense_product(directed: sp.csr_matrix) -> None:
+    graph, dense = Graph(directed), torch.from_numpy(directed.toarray())
+    assert not graph.symmetric
+    x, upstream = torch.randn(9, 3, requires_grad=True), torch.randn(6, 3)
+    y = graph(x)
+    torch.testing.assert_close(y, dense @ x, atol=1e-6, rtol=1e-6)
+    (gradient,) = torch.autograd.grad(y, x, upstream)
+    torch.testing.assert_close(gradient, dense.T @ upstream, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 4])
+def test_mean_of_layers_equals_the_stack(interactions: sp.csr_matrix, layers: int) -> None:
+    matrix = symmetric_normalize(bipartite(interactions))
+    graph, dense = Graph(matrix), torch.from_numpy(matrix.toarray())
+    assert graph.symmetric
+    x, upstream = torch.randn(9, 5, requires_grad=True), torch.randn(9, 5)
+    stack = [x]
+    for _ in range(layers):
+        stack.append(dense @ stack[-1])
+    expected = torch.stack(stack).mean(dim=0)
+    result = graph.mean_of_layers(x, layers)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        torch.autograd.grad(result, x, upstream)[0],
+        torch.autograd.grad(expected, x, upstream)[0],
+        atol=1e-6,
+        rtol=1e-6,
+    )
+
+
+def test_mean_of_layers_of_a_directed_graph_has_the_right_gradient() -> None:
+    matrix = sp.random(7, 7, density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(1))
+    graph = Graph(matrix).double()
+    x = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: graph.mean_of_layers(x, 2), x)
+    assert torch.autograd.gradcheck(graph, x)
+
+
+def test_propagation_changes_neither_input_nor_gradient(interactions: sp.csr_matrix) -> None:
+    graph = Graph(symmetric_normalize(bipartite(interactions)))
+    x, upstream = torch.randn(9, 2, requires_grad=True), torch.randn(9, 2)
+    before, upstream_before = x.detach().clone(), upstream.clone()
+    graph.mean_of_layers(x, 2).backward(upstream)
+    torch.testing.assert_close(x.detach(), before, atol=0, rtol=0)
+    torch.testing.assert_close(upstream, upstream_before, atol=0, rtol=0)
+
+
+def test_a_view_and_a_graph_without_edges(directed: sp.csr_matrix) -> None:
+    x = torch.randn(4, 9).T  # not contiguous
+    torch.testing.assert_close(Graph(directed)(x), torch.from_numpy(directed.toarray()) @ x)
+    assert not Graph(sp.csr_matrix((3, 3), dtype=np.float32))(torch.ones(3, 2)).any()
+
+
+def test_graphs_are_not_saved_but_move(directed: sp.csr_matrix) -> None:
+    graph = Graph(directed)
+    assert not graph.state_dict()
+    assert {buffer.dtype for buffer in graph.buffers()} == {torch.int32, torch.float32}
+    assert graph.double().weights.dtype == torch.float64
