@@ -89,7 +89,7 @@ def test_a_history_without_a_known_item_is_an_error(run: Run, history: list[str]
 
 def test_an_unknown_user_is_named_with_the_fix(run: Run) -> None:
     with pytest.raises(UnknownIdError, match=r"'w'.*history"):
-        run.recommend(users=["w"])
+        run.recommend(users=["w"], k=1)
 
 
 @pytest.mark.parametrize("k", [0, 6])

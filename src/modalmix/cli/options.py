@@ -23,14 +23,15 @@ def parse(
     short = short or {}
     arguments, file = take_flag(list(arguments), "--config")
     notes = [f"{flag} = {full}" for flag, full in short.items()]
+    call: dict[str, Any] = {
+        "args": [_lengthen(argument, short) for argument in arguments],
+        "prog": f"modalmix {verb}",
+        "description": "\n".join([title, "--config FILE reads settings from YAML or JSON; flags win.", *notes]),
+    }
+    if file:
+        call["default"] = _defaults(options, read_settings(file))
     try:
-        return tyro.cli(
-            options,
-            args=[_lengthen(argument, short) for argument in arguments],
-            prog=f"modalmix {verb}",
-            description="\n".join([title, "--config FILE reads settings from YAML or JSON; flags win.", *notes]),
-            default=_defaults(options, read_settings(file)) if file else None,
-        )
+        return tyro.cli(options, **call)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -66,4 +67,5 @@ def _defaults(options: type[Options], values: Mapping[str, Any]) -> Options:
     for name, field in options.model_fields.items():
         if name not in filled:
             filled[name] = tyro.MISSING if field.is_required() else field.get_default(call_default_factory=True)
-    return options.model_construct(**filled)
+    made: Options = options.model_construct(**filled)
+    return made

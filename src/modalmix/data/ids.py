@@ -50,7 +50,7 @@ class IdMap:
         if self.series.dtype != asked.dtype:
             asked = asked.cast(self.series.dtype, strict=False)
         found = asked.to_frame().join(self._lookup, on="id", how="left", maintain_order="left")
-        return found["row"].fill_null(-1).to_numpy()
+        return found["row"].fill_null(-1).to_numpy(writable=True)
 
     def rows(self, ids: Ids) -> Int[np.ndarray, " ids"]:
         """The row of each id. Raises UnknownIdError that names the first unknown ones."""

@@ -122,10 +122,10 @@ class Run:
     def _table(self, name: str, queries: Iterable[Any], scores: Float[Tensor, "batch items"], k: int) -> pl.DataFrame:
         """The finite top of each row. Ties are broken by item row, so that a list is the same every time."""
         queries = list(queries)
-        best, items = torch.sort(scores, dim=1, descending=True, stable=True)
-        best, items = best[:, :k].numpy(), items[:, :k].numpy()
+        ranked = torch.sort(scores, dim=1, descending=True, stable=True)
+        best = ranked.values[:, :k].numpy()
         query, place = np.nonzero(np.isfinite(best))
-        rows = items[query, place]
+        rows = ranked.indices[:, :k].numpy()[query, place]
         catalog = self.split.dataset.catalog
         ids = self.split.dataset.users.series.dtype if name == "user" else pl.Int64
         return pl.DataFrame(

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from modalmix.config import Config
-from modalmix.data import Catalog, Dataset, Modality, ReadConfig, read_dataset
+from modalmix.data import Catalog, Dataset, Modality, ReadConfig, read_dataset, write_modality
 from modalmix.encode import (
     AudioConfig,
     Encoded,

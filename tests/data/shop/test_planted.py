@@ -55,7 +55,7 @@ def test_missing_and_noisy_content_changes_nothing_else(half: Shop) -> None:
     assert clean.dataset.sha256 == half.dataset.sha256
     kept = np.flatnonzero(half.truth.text == STATES.index("clean"))
     assert clean.dataset.catalog.table[kept].equals(half.dataset.catalog.table[kept])
-    for row in np.flatnonzero(half.truth.image == STATES.index("clean"))[:5]:
+    for row in np.flatnonzero(half.truth.image == STATES.index("clean"))[:5].tolist():
         one, other = clean.picture(row), half.picture(row)
         assert one is not None
         assert other is not None

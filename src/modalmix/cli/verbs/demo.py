@@ -51,7 +51,7 @@ def _run(folder: Path, model: str, as_json: bool) -> int:
     options = parse_training(flags, "demo", TITLE, data=DataConfig(features="raw"))
     run = train_run(options.folder, options.to_run_config(), options.run_folder)
     evaluation = evaluate(run, options.evaluate)
-    user = run.split.dataset.users.ids([0])[0]
+    user = str(run.split.dataset.users.ids([0])[0])
     new_items = run.recommend(users=[user], k=5, candidates="cold")
     if as_json:
         print_json({"run": str(options.run_folder), "evaluation": evaluation.to_dict(), "new": new_items.to_dicts()})
