@@ -60,6 +60,8 @@ def test_time_shares_by_hand(dataset_of):
     assert report.before_own_train == pytest.approx(1 / 3)  # 1 < 5; 9 > 5; 8 > 7
     assert report.before_any_train == pytest.approx(1 / 3)  # 1 < 7
     assert leak_report(split_from_labels(dataset_of([0, 1], [0, 1]), ["train", "test"])).before_own_train is None
+    tied = dataset_of([0, 0], [0, 1], time=[start, start])  # as early is not earlier
+    assert leak_report(split_from_labels(tied, ["train", "test"])).before_own_train == 0
 
 
 def test_ordered_splits_with_time_leaks_are_problems(dataset_of):

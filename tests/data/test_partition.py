@@ -78,6 +78,12 @@ def test_last_two_out_by_hand():
     assert partition.report == {"users_all_in_train": 1, "events_tied_in_time": 2, "users_split_by_a_tie": 1}
 
 
+def test_a_tie_between_train_and_validation_is_a_boundary():
+    partition = last_two_out_partition(events([0, 0, 0], time=[1, 1, 2]))
+    assert partition.part.tolist() == [TRAIN, VALID, TEST]
+    assert partition.report["users_split_by_a_tie"] == 1
+
+
 def test_ties_that_decide_nothing_are_not_boundaries():
     partition = last_two_out_partition(events([0, 0, 0, 0], time=[1, 1, 2, 3]))
     assert partition.report == {"users_all_in_train": 0, "events_tied_in_time": 2, "users_split_by_a_tie": 0}

@@ -37,7 +37,7 @@ def reference() -> ModuleType:
 
 def model(data: TrainData, **settings: object) -> Mamex:
     torch.manual_seed(0)
-    return Mamex(MamexConfig.preset("default", **{"dim": 16, **settings}), data)
+    return Mamex(MamexConfig.preset("default", **{"dim": 16, "loss": "softmax", "missing": "mask", **settings}), data)
 
 
 def batch(data: TrainData, of: Mamex, size: int = 64) -> Triples:

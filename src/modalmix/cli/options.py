@@ -1,7 +1,7 @@
 """Flags and settings files become validated settings. Flags win over the file, the file over the defaults."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pydantic
 import tyro
@@ -67,5 +67,4 @@ def _defaults(options: type[Options], values: Mapping[str, Any]) -> Options:
     for name, field in options.model_fields.items():
         if name not in filled:
             filled[name] = tyro.MISSING if field.is_required() else field.get_default(call_default_factory=True)
-    made: Options = options.model_construct(**filled)
-    return made
+    return cast(Options, options.model_construct(**filled))

@@ -1,13 +1,18 @@
 """What the verbs print: tables for people on the terminal, JSON for programs."""
 
 import json
+import sys
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+from modalmix.evaluate import Evaluation, evaluation_table
+
+WIDE = 100  # columns that a table of three pools takes
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 notices = Console(stderr=True)
 
 
@@ -19,6 +24,16 @@ def print_json(value: Any) -> None:
 def notice(message: str) -> None:
     """A line about the work in progress, on standard error."""
     notices.print(message, style="dim", highlight=False)
+
+
+def show_evaluation(evaluation: Evaluation, title: str) -> None:
+    """The numbers of all pools side by side, or below one another where the terminal is narrow."""
+    pools = evaluation.pools
+    if len(pools) == 1 or console.width >= WIDE:
+        console.print(evaluation_table(evaluation, title))
+        return
+    for name, result in pools.items():
+        console.print(evaluation_table(replace(evaluation, pools={name: result}), f"{title}: {name} items"))
 
 
 def frame_table(frame: pl.DataFrame, title: str | None = None) -> Table:

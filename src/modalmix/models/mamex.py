@@ -21,6 +21,12 @@ from modalmix.nn.gates import FusionGate
 class MamexConfig(ContentConfig):
     """Settings of MAMEX. Preset `paper` is the published recipe; select its model by NDCG@10 of the cold pool."""
 
+    lr: float = Field(2e-3, gt=0)
+    """Learning rate of Adam."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better validation score before training stops."""
+    loss: Literal["bpr", "softmax"] = "bpr"
+    """bpr: each positive against one drawn negative; softmax: against all candidate items (4 times the work)."""
     experts: int = Field(4, ge=1)
     """Experts a modality."""
     top_k: int = Field(2, ge=1)
@@ -39,10 +45,10 @@ class MamexConfig(ContentConfig):
     """Weight of the L2 penalty on the vectors of a batch."""
     aux_scope: Literal["batch", "all"] = "batch"
     """Items under the balance and alignment terms: those the batch needs, or all, cold ones too."""
-    missing: Literal["mask", "zero"] = "mask"
-    """mask: a missing modality has no say; zero: it is a vector of zeros, as published."""
+    missing: Literal["mask", "zero"] = "zero"
+    """mask: a missing modality has no say; zero: it is a vector of zeros, as published, so that missing itself counts."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
-    """Chance that training hides a modality of an item; never all of them."""
+    """Chance that training hides a modality of an item, never all of them; needs missing="mask"."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {

@@ -41,13 +41,13 @@ def _draw(folder: Path) -> None:
 
 
 def _run(folder: Path, model: str, as_json: bool) -> int:
-    from modalmix.cli.show import console, frame_table, print_json
+    from modalmix.cli.show import console, frame_table, print_json, show_evaluation
     from modalmix.cli.train_options import parse_training
-    from modalmix.evaluate import evaluation_table
     from modalmix.pipeline import evaluate, train_run
     from modalmix.train.source import DataConfig
 
     flags = [str(folder), "--model", model, "--split", "cold-item"]
+    flags += ["--ks", "10", "20", "--evaluate.metrics", "recall", "ndcg"]
     options = parse_training(flags, "demo", TITLE, data=DataConfig(features="raw"))
     run = train_run(options.folder, options.to_run_config(), options.run_folder)
     evaluation = evaluate(run, options.evaluate)
@@ -56,9 +56,7 @@ def _run(folder: Path, model: str, as_json: bool) -> int:
     if as_json:
         print_json({"run": str(options.run_folder), "evaluation": evaluation.to_dict(), "new": new_items.to_dicts()})
         return 0
-    console.print(
-        evaluation_table(evaluation, f"{model} on the planted shop, items nobody has bought yet held out whole")
-    )
+    show_evaluation(evaluation, f"{model} on the planted shop, items nobody has bought yet held out whole")
     console.print(frame_table(new_items, f"new items for {user}, from pictures and words alone"))
     console.print(f"next: modalmix recommend {options.run_folder} --users {user} --k 10", highlight=False)
     return 0

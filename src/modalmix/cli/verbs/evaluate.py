@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 
 from modalmix.cli.options import parse
-from modalmix.cli.show import console, print_json
+from modalmix.cli.show import print_json, show_evaluation
 from modalmix.config import Config
-from modalmix.evaluate import EvaluateConfig, evaluation_table
+from modalmix.evaluate import EvaluateConfig
 from modalmix.pipeline import evaluate, load_run
 
 TITLE = "Open the test split of a run and rank it; the run folder counts how often that happened."
@@ -36,5 +36,5 @@ def main(arguments: Sequence[str]) -> int:
     if options.json_:
         print_json(evaluation.to_dict())
     else:
-        console.print(evaluation_table(evaluation, f"{options.run}: test split"))
+        show_evaluation(evaluation, f"{options.run}: test split")
     return 0

@@ -16,8 +16,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_and_show(options) -> int:  # type: ignore[no-untyped-def]
     """Run, print the table (or JSON) and say what to do next."""
-    from modalmix.cli.show import console, print_json
-    from modalmix.evaluate import evaluation_table
+    from modalmix.cli.show import console, print_json, show_evaluation
     from modalmix.pipeline import evaluate, train_run
 
     run = train_run(options.folder, options.to_run_config(), options.run_folder)
@@ -25,7 +24,7 @@ def run_and_show(options) -> int:  # type: ignore[no-untyped-def]
     if options.json_:
         print_json({"run": str(options.run_folder), **run.summary(), "evaluation": evaluation.to_dict()})
         return 0
-    console.print(evaluation_table(evaluation, f"{options.folder.name}: {options.model}, {run.split.kind}, test split"))
+    show_evaluation(evaluation, f"{options.folder.name}: {options.model}, {run.split.kind}, test split")
     user = run.split.dataset.users.ids([0])[0]
     console.print(f"next: modalmix recommend {options.run_folder} --users {user}", highlight=False)
     return 0
