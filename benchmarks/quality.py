@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.data import REAL
 from benchmarks.rows import RESULTS, Task, read, run
-from modalmix.evaluate import EvaluateConfig
-from modalmix.evaluate import evaluate as evaluate_scorer
+from modalmix.evaluation import EvaluateConfig
+from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model
 from modalmix.pipeline import POOLS_OF_A_COLD_SPLIT, fit, load_data, split_data
 from modalmix.train import TrainConfig

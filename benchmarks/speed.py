@@ -128,7 +128,7 @@ def _validation(shape: str, positives: int) -> list[float]:
 
     from benchmarks.data import shaped
     from modalmix.data import Holdout, Interactions
-    from modalmix.evaluate import EvaluateConfig, evaluate
+    from modalmix.evaluation import EvaluateConfig, evaluate
     from modalmix.models.contract import DotScorer
 
     data = shaped(shape)

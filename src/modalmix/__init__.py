@@ -1,10 +1,10 @@
 """modalmix: recommendation from what items look like, say and sound like.
 
-    import modalmix
-    data = modalmix.load_data("my-shop/")
-    run = modalmix.fit(data, "mamex", split="cold-item", run="runs/first")
-    print(modalmix.evaluate(run).pools["cold"].metrics["recall@20"])
-    print(run.recommend(users=["u1"], k=10))
+import modalmix
+data = modalmix.load_data("my-shop/")
+run = modalmix.fit(data, "mamex", split="cold-item", run="runs/first")
+print(modalmix.evaluate(run).pools["cold"].metrics["recall@20"])
+print(run.recommend(users=["u1"], k=10))
 """
 
 from typing import TYPE_CHECKING, Any

@@ -17,8 +17,8 @@ from modalmix.config import Config
 from modalmix.data import Dataset, Modality, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
 from modalmix.data.catalog import Catalog
 from modalmix.errors import RunError
-from modalmix.evaluate import EvaluateConfig, Evaluation
-from modalmix.evaluate import evaluate as evaluate_scorer
+from modalmix.evaluation import EvaluateConfig, Evaluation
+from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import ModelConfig, find_model
 from modalmix.serve.recommender import Run
 from modalmix.train import Fitted, RunFolder, TrainConfig, load_model

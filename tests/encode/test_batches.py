@@ -1,9 +1,12 @@
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +227,25 @@ def test_provenance_says_where_features_come_from(hash_encoder: HashEncoder) -> 
     assert facts == encoded.provenance
     assert {"encoder", "weights", "modality", "dim", "rows", "dtype", "normalisation", "date", "sha256"} <= set(facts)
     assert "torch" in facts["versions"]
+
+
+def test_two_at_once_encode_once() -> None:
+    texts: list[str | None] = [f"t{k}" for k in range(40)]
+    encoders = [HashEncoder(), HashEncoder()]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda encoder: encode(texts, encoder), encoders))
+    assert sum(encoder.seen for encoder in encoders) == 40
+    assert sorted(one.from_cache for one in both) == [False, True]
+
+
+def test_a_bar_counts_contents_where_somebody_looks(
+    hash_encoder: HashEncoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode(["a"], hash_encoder)
+    assert capsys.readouterr().err == ""
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    encode([f"t{k}" for k in range(30)], hash_encoder)
+    assert "text by hash" in terminal.getvalue()
+    assert "30/30" in terminal.getvalue()

@@ -11,7 +11,7 @@ import torch
 
 from modalmix.data.split import Holdout, Split
 from modalmix.errors import ConfigError, ModelError, RunError
-from modalmix.evaluate import validation_score
+from modalmix.evaluation import validation_score
 from modalmix.models.contract import ModelType, Query
 from modalmix.train import RunFolder, TrainConfig, fit, load_model
 from modalmix.train.fit import validation

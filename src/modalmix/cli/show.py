@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from modalmix.evaluate import Evaluation, evaluation_table
+from modalmix.evaluation import Evaluation, evaluation_table
 
 WIDE = 100  # columns that a table of three pools takes
 console = Console(width=None if sys.stdout.isatty() else WIDE)

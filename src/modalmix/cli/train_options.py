@@ -10,7 +10,7 @@ import tyro
 from modalmix.cli.options import parse, take_flag
 from modalmix.config import Config, read_settings
 from modalmix.data import SplitConfig
-from modalmix.evaluate import EvaluateConfig
+from modalmix.evaluation import EvaluateConfig
 from modalmix.models.contract import ModelConfig, find_model
 from modalmix.pipeline import RunConfig
 from modalmix.train import TrainConfig

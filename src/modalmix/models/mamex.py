@@ -46,7 +46,7 @@ class MamexConfig(ContentConfig):
     aux_scope: Literal["batch", "all"] = "batch"
     """Items under the balance and alignment terms: those the batch needs, or all, cold ones too."""
     missing: Literal["mask", "zero"] = "zero"
-    """mask: a missing modality has no say; zero: it is a vector of zeros, as published, so that missing itself counts."""
+    """mask: a missing modality has no say; zero: it is a vector of zeros, as published: to lack it counts too."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Chance that training hides a modality of an item, never all of them; needs missing="mask"."""
 

@@ -10,7 +10,7 @@ import torch
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import Split, TrainData
-from modalmix.evaluate import parse_metric, validation_score
+from modalmix.evaluation import parse_metric, validation_score
 from modalmix.models.contract import (
     ClosedFormRecommender,
     GradientRecommender,

@@ -9,7 +9,7 @@ import tyro
 from modalmix.cli.options import parse
 from modalmix.cli.show import print_json, show_evaluation
 from modalmix.config import Config
-from modalmix.evaluate import EvaluateConfig
+from modalmix.evaluation import EvaluateConfig
 from modalmix.pipeline import evaluate, load_run
 
 TITLE = "Open the test split of a run and rank it; the run folder counts how often that happened."

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from modalmix.data.split import Holdout
-from modalmix.evaluate import Estimate, EvaluateConfig, evaluate
+from modalmix.evaluation import Estimate, EvaluateConfig, evaluate
 
 World = Callable[..., tuple[Holdout, np.ndarray]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from modalmix.evaluate.results import Estimate, Evaluation, PoolResult
+from modalmix.evaluation.results import Estimate, Evaluation, PoolResult
 
 
 def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:

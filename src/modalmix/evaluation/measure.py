@@ -13,11 +13,11 @@ from modalmix.config import nearest
 from modalmix.data.interactions import Interactions
 from modalmix.data.split import Holdout
 from modalmix.errors import ConfigError
-from modalmix.evaluate.metrics import PerUser, TieGroups, per_user
-from modalmix.evaluate.pools import Pool, make_pool
-from modalmix.evaluate.ranking import rank
-from modalmix.evaluate.results import Estimate, Evaluation, PoolResult
-from modalmix.evaluate.settings import EvaluateConfig, Mask, Metric, PoolName
+from modalmix.evaluation.metrics import PerUser, TieGroups, per_user
+from modalmix.evaluation.pools import Pool, make_pool
+from modalmix.evaluation.ranking import rank
+from modalmix.evaluation.results import Estimate, Evaluation, PoolResult
+from modalmix.evaluation.settings import EvaluateConfig, Mask, Metric, PoolName
 from modalmix.models.contract.query import Query, Scorer
 
 ALL_ITEMS: tuple[PoolName, ...] = ("all",)

@@ -16,8 +16,8 @@ from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
 from modalmix.data.split import Holdout
 from modalmix.errors import ConfigError, EvaluateError
-from modalmix.evaluate import EvaluateConfig, evaluate, validation_score
-from modalmix.evaluate.metrics import METRICS
+from modalmix.evaluation import EvaluateConfig, evaluate, validation_score
+from modalmix.evaluation.metrics import METRICS
 from modalmix.models.contract import DotScorer, Query
 
 ALL = tuple(METRICS)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from modalmix.data.split import Holdout
 from modalmix.errors import EvaluateError
-from modalmix.evaluate.metrics import TieGroups
-from modalmix.evaluate.pools import Pool, Rows, masked_items
-from modalmix.evaluate.sampled import sample_candidates
-from modalmix.evaluate.settings import EvaluateConfig
+from modalmix.evaluation.metrics import TieGroups
+from modalmix.evaluation.pools import Pool, Rows, masked_items
+from modalmix.evaluation.sampled import sample_candidates
+from modalmix.evaluation.settings import EvaluateConfig
 from modalmix.models.contract.dot import DotScorer
 from modalmix.models.contract.query import Query, Scorer
 

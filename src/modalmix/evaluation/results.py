@@ -11,7 +11,7 @@ import polars as pl
 from jaxtyping import Float64
 from scipy import stats
 
-from modalmix.evaluate.settings import EvaluateConfig
+from modalmix.evaluation.settings import EvaluateConfig
 from modalmix.files import atomic
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from modalmix.data.split import Holdout
-from modalmix.evaluate import EvaluateConfig, Evaluation, evaluate, evaluation_table
+from modalmix.evaluation import EvaluateConfig, Evaluation, evaluate, evaluation_table
 
 World = Callable[..., tuple[Holdout, np.ndarray]]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modalmix.errors import ConfigError
-from modalmix.evaluate import EvaluateConfig
+from modalmix.evaluation import EvaluateConfig
 
 
 def test_every_setting_has_help() -> None:

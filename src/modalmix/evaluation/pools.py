@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from modalmix.data.split import Holdout
 from modalmix.errors import EvaluateError
-from modalmix.evaluate.settings import Mask, PoolName
+from modalmix.evaluation.settings import Mask, PoolName
 
 Rows = Int64[np.ndarray, " rows"]
 

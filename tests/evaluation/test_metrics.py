@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from modalmix.evaluate.metrics import METRICS, TieGroups, per_user
-from modalmix.evaluate.settings import Metric
+from modalmix.evaluation.metrics import METRICS, TieGroups, per_user
+from modalmix.evaluation.settings import Metric
 
 ALL = tuple(METRICS)
 Oracle = Callable[[Sequence[int], set[int], int], dict[str, float]]

@@ -16,7 +16,7 @@ class EvaluateConfig(Config):
     """Settings of an evaluation."""
 
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = ("recall", "ndcg", "precision", "mrr")
-    """Metrics, each defined in modalmix.evaluate.metrics."""
+    """Metrics, each defined in modalmix.evaluation.metrics."""
     ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 10, 20, 50)
     """Cut-offs: how many ranked items count."""
     mask: Mask = "seen"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modalmix.evaluate.sampled import sample_candidates
+from modalmix.evaluation.sampled import sample_candidates
 
 
 def kept(scores: torch.Tensor, users: list[int], size: int, seed: int = 1) -> list[set[int]]:

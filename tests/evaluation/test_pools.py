@@ -6,7 +6,7 @@ import pytest
 
 from modalmix.data.split import Holdout
 from modalmix.errors import EvaluateError
-from modalmix.evaluate.pools import make_pool, masked_items
+from modalmix.evaluation.pools import make_pool, masked_items
 
 HoldoutOf = Callable[..., Holdout]
 

@@ -9,9 +9,9 @@ import torch
 
 from modalmix.data.split import Holdout
 from modalmix.errors import EvaluateError
-from modalmix.evaluate.pools import make_pool
-from modalmix.evaluate.ranking import rank, top_scores
-from modalmix.evaluate.settings import EvaluateConfig
+from modalmix.evaluation.pools import make_pool
+from modalmix.evaluation.ranking import rank, top_scores
+from modalmix.evaluation.settings import EvaluateConfig
 from modalmix.models.contract import DotScorer
 
 HoldoutOf = Callable[..., Holdout]
@@ -21,7 +21,7 @@ World = Callable[..., tuple[Holdout, np.ndarray]]
 def positions(scorer: Any, holdout: Holdout, **settings: Any) -> list[tuple[int, int, int, int]]:
     """(user, above, size, positives) of each group in the first pool."""
     config = EvaluateConfig.parse(settings)
-    name = config.pools[0]
+    name = config.pools[0] if config.pools else "all"
     pool = make_pool(holdout, name, config.mask)
     groups = rank(scorer, holdout, {name: pool}, config)[name].groups
     columns = (pool.users[groups.user], groups.above, groups.size, groups.positives)
