@@ -24,10 +24,12 @@ check: $(INSTALLED)        ## format, lint, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/tree.py --check
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python scripts/tree.py
 
 bench: bench-speed bench-quality  ## speed and quality benchmarks; only missing rows are run
 

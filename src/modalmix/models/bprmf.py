@@ -23,12 +23,22 @@ from modalmix.nn.rows import zero_cold
 class BPRMFConfig(GradientConfig):
     """Settings of BPR-MF."""
 
-    reg: float = Field(1e-3, ge=0)
-    """Weight of the squared length of the batch's vectors and biases."""
+    lr: float = Field(2e-3, gt=0)
+    """Learning rate of Adam."""
+    reg: float = Field(3e-2, ge=0)
+    """Weight of the squared length of the batch's vectors and biases. The setting that matters most."""
+    epochs: int = Field(400, ge=1)
+    """Most epochs."""
+    patience: int = Field(40, ge=1)
+    """Epochs without a better validation score before training stops."""
+    eval_every: int = Field(5, ge=1)
+    """Epochs between validations: an epoch costs less than a validation, or about as much."""
     bias: bool = True
     """Whether each item has a bias, its popularity learnt."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"bias": False}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "field": {"bias": False, "lr": 1e-3, "reg": 1e-4, "epochs": 1000, "patience": 20, "eval_every": 1}
+    }
 
 
 @final

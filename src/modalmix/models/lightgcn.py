@@ -26,10 +26,20 @@ class LightGCNConfig(GradientConfig):
 
     layers: int = Field(3, ge=0)
     """Steps over the user-item graph; 0 is BPR-MF without bias."""
-    reg: float = Field(1e-3, ge=0)
+    lr: float = Field(4e-3, gt=0)
+    """Learning rate of Adam."""
+    reg: float = Field(1e-2, ge=0)
     """Weight of the squared length of the batch's embeddings before propagation. The paper's lambda is twice it."""
+    epochs: int = Field(400, ge=1)
+    """Most epochs."""
+    patience: int = Field(40, ge=1)
+    """Epochs without a better validation score before training stops."""
+    eval_every: int = Field(5, ge=1)
+    """Epochs between validations: an epoch costs less than a validation, or about as much."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"layers": 3, "reg": 5e-5}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"lr": 1e-3, "reg": 5e-5, "epochs": 1000, "patience": 50, "eval_every": 1}
+    }
 
 
 @final

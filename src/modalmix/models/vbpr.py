@@ -34,16 +34,33 @@ class VBPRConfig(GradientConfig):
     modalities: tuple[str, ...] | None = None
     """Names of the modalities to use; all of the catalogue's without it."""
     standardize: bool = True
-    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    """Whether each feature column is standardised (on warm items); each row is scaled to length 1 in any case."""
     bias: bool = True
     """Whether items have a bias (beta) and a bias from content (beta')."""
-    reg: float = Field(1e-3, ge=0)
+    lr: float = Field(2e-3, gt=0)
+    """Learning rate of Adam."""
+    reg: float = Field(1e-2, ge=0)
     """Weight of the squared length of the batch's vectors and biases."""
-
+    epochs: int = Field(400, ge=1)
+    """Most epochs."""
+    patience: int = Field(40, ge=1)
+    """Epochs without a better validation score before training stops."""
+    eval_every: int = Field(5, ge=1)
+    """Epochs between validations: an epoch costs less than a validation, or about as much."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 halves the memory of the features; on a CPU with AMX or AVX512-BF16 it projects several times faster."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"field": {"bias": False, "standardize": False}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "field": {
+            "bias": False,
+            "standardize": False,
+            "lr": 1e-3,
+            "reg": 1e-4,
+            "epochs": 1000,
+            "patience": 20,
+            "eval_every": 1,
+        }
+    }
 
 
 @final
