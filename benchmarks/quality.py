@@ -27,6 +27,7 @@ from modalmix.train import TrainConfig
 
 FILE = RESULTS / "quality.jsonl"
 TABLE = RESULTS / "quality.md"
+METRICS, KS = ("recall", "ndcg", "recall_capped"), (10, 20, 50)
 SHOWN = ("recall@20", "ndcg@20")
 
 
@@ -79,13 +80,13 @@ def measure(key: Mapping[str, Any], masks: tuple[str, ...]) -> dict[str, Any]:
     seconds = {"cpu_s": round(time.process_time() - cpu, 2), "wall_s": round(time.perf_counter() - wall, 2)}
     results = {}
     for mask in masks:
-        config = EvaluateConfig(mask=mask, pools=POOLS_OF_A_COLD_SPLIT if cold_split else ("all",))
+        config = EvaluateConfig(metrics=METRICS, ks=KS, mask=mask, pools=POOLS_OF_A_COLD_SPLIT if cold_split else ("all",))
         evaluation = evaluate_scorer(fitted.scorer, split.testing(), config)
         results[mask] = evaluation.to_dict()
     return {
         "config": fitted.model.config.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),
-        "result": None if fitted.result is None else fitted.result.to_dict(),
+        "summary": fitted.summary(),
         "split_sha256": split.sha256,
         "features": {name: m.sha256 for name, m in dataset.catalog.modalities.items()},
         **seconds,

@@ -15,7 +15,7 @@ KILLS = 20
 DRIVER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-import torch, transformers
+import numpy as np, torch, transformers
 from transformers import AutoModel, AutoImageProcessor
 from modalmix.encode import batches, encode_images
 torch.set_num_threads(1)
@@ -47,6 +47,10 @@ for _ in range(15 * kills):  # a kill that comes too late does not count: go on 
         break
     hit = attempt(draw.uniform(0, whole)) == signal.SIGKILL
     killed += hit
+    for path in cache.rglob("[!.]*.npy"):
+        assert len(np.load(path)) > 0  # raises for a torn file
+    for path in cache.rglob("[!.]*.json"):
+        json.loads(path.read_text())
     done = list(cache.rglob("provenance.json"))
     midway += hit and not done and any(cache.rglob("shards/*.npy"))
     if done:  # finished: keep it for the comparison and start over, so that the next kill has something to hit

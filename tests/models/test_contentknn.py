@@ -24,18 +24,17 @@ def fitted(data: TrainData, **settings: object) -> ContentKNN:
 
 
 def by_hand(data: TrainData, met: list[int], item: int, standardize: bool) -> float:
-    """Mean over the modalities of `item` of the mean cosine to the met items that have it."""
-    cosines = []
+    """Mean over modalities of the mean cosine of `item` to the met items; 0 where either lacks the modality."""
+    means = []
     for modality in data.catalog.modalities.values():
-        if not modality.present[item]:
-            continue
         x = modality.matrix().astype(np.float64)
         if standardize:
             learnt_on = x[data.warm & modality.present]
             x = (x - learnt_on.mean(axis=0)) / learnt_on.std(axis=0)
-        having = [row for row in met if modality.present[row]]
-        cosines.append(cosine_similarity(x[[item]], x[having]).mean() if having else 0.0)
-    return float(np.mean(cosines)) if cosines else 0.0
+        has = modality.present
+        cosines = [cosine_similarity(x[[item]], x[[row]]).item() if has[item] and has[row] else 0.0 for row in met]
+        means.append(np.mean(cosines))
+    return float(np.mean(means))
 
 
 @pytest.mark.parametrize("standardize", [True, False])

@@ -6,6 +6,14 @@ import torch
 from modalmix.nn.experts import SparseExperts
 
 
+def one(expert: torch.nn.Module, row: torch.Tensor) -> torch.Tensor:
+    """One expert on one row."""
+    if isinstance(expert, torch.nn.Linear):
+        return expert.weight @ row + expert.bias
+    first, last = expert[0], expert[2]
+    return last.weight @ torch.nn.functional.gelu(first.weight @ row + first.bias) + last.bias
+
+
 def plain(mixture: SparseExperts, x: torch.Tensor) -> torch.Tensor:
     """Every expert on every row, then the weighted sum of the k chosen, one row after another."""
     rows = []
@@ -13,15 +21,16 @@ def plain(mixture: SparseExperts, x: torch.Tensor) -> torch.Tensor:
         logits = mixture.gate.weight @ row + mixture.gate.bias
         chosen = logits.argsort(descending=True)[: mixture.top_k]
         weights = logits[chosen].exp() / logits[chosen].exp().sum()
-        rows.append(sum(w * mixture.experts[int(e)](row) for w, e in zip(weights, chosen, strict=True)))
+        rows.append(sum(w * one(mixture.experts[int(e)], row) for w, e in zip(weights, chosen, strict=True)))
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize(("experts", "k", "hidden"), [(4, 2, 0), (4, 4, 0), (3, 1, 0), (1, 1, 0), (4, 2, 5)])
-def test_equals_the_plain_sum_with_its_gradients(experts: int, k: int, hidden: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_the_plain_sum_with_its_gradients(experts: int, k: int, hidden: int, dtype: torch.dtype) -> None:
     torch.manual_seed(experts + k)
-    mixture = SparseExperts(7, 6, experts, k, hidden).double()
-    x, target = torch.randn(11, 7, dtype=torch.float64), torch.randn(11, 6, dtype=torch.float64)
+    mixture = SparseExperts(7, 6, experts, k, hidden).to(dtype)
+    x, target = torch.randn(11, 7, dtype=dtype), torch.randn(11, 6, dtype=dtype)
     (mixture(x).vectors * target).sum().backward()
     ours = [p.grad.clone() for p in mixture.parameters() if p.grad is not None]
     mixture.zero_grad()

@@ -25,11 +25,12 @@ class ContentKNNConfig(ModelConfig):
 
 @final
 class ContentKNNScorer:
-    """Score = mean over the modalities the item has of the mean cosine to the items of the user that have it.
+    """Score = mean over modalities of the mean cosine to the user's items.
 
     It is the inner product of two concatenations over modalities: of the user's mean unit features (`vectors`), and of
-    the item's unit features over the number of its modalities (`items`). Histories are exact, they are how users are
-    scored too. An item or user without content scores 0.
+    the item's unit features over the number of modalities (`items`). What is absent counts as cosine 0, no evidence:
+    standardised features are centred. Averaging over the present modalities instead lifts every item that lacks one,
+    NDCG@20 of cold items on movielens-posters falls from .122 to .094. Histories are exact, users are scored by theirs.
     """
 
     def __init__(
@@ -40,10 +41,9 @@ class ContentKNNScorer:
         history: Int[Tensor, " events"],
     ) -> None:
         """`features`: rows of length 1 or zeros; `history[offsets[u] : offsets[u + 1]]`: the items of user u."""
-        share = 1.0 / present.sum(dim=1, keepdim=True).clamp(min=1)
-        self.items = torch.cat(features, dim=1) * share
+        self.items = torch.cat(features, dim=1) / len(features)
         self.without_content = ~present.any(dim=1)
-        self._features, self._present = features, present.to(torch.float32)
+        self._features = features
         self._offsets, self._history = offsets, history
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
@@ -52,13 +52,9 @@ class ContentKNNScorer:
     def vectors(self, query: Query) -> Float[Tensor, "batch features"]:
         """The query's side of the inner product."""
         met, starts = self._met(query)
-        profiles = []
-        for x, has in zip(self._features, self._present.unbind(dim=1), strict=True):
-            # embedding_bag sums the rows of each user without holding them
-            total = torch.nn.functional.embedding_bag(met, x, starts, mode="sum")
-            count = torch.nn.functional.embedding_bag(met, has.unsqueeze(1), starts, mode="sum")
-            profiles.append(total / count.clamp(min=1))
-        return torch.cat(profiles, dim=1)
+        # embedding_bag averages the rows of each user without holding them
+        means = [torch.nn.functional.embedding_bag(met, x, starts, mode="mean") for x in self._features]
+        return torch.cat(means, dim=1)
 
     def _met(self, query: Query) -> tuple[Int[Tensor, " events"], Int[Tensor, " batch"]]:
         """The items behind each row of the query, one row after another, and where each row starts."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from modalmix.data.split import TrainData
 from modalmix.models.contract import Triples
 from modalmix.models.contract.content import Content, ContentConfig, ContentRecommender
+from modalmix.nn.linear import FeatureLinear
 
 
 class ContentMeanConfig(ContentConfig):
@@ -25,7 +26,7 @@ class ContentMean(ContentRecommender[ContentMeanConfig]):
 
     def __init__(self, config: ContentMeanConfig, data: TrainData) -> None:
         super().__init__(config, data)
-        self.maps = nn.ModuleList(nn.Linear(dim, config.dim) for dim in self.dims)
+        self.maps = nn.ModuleList(FeatureLinear(dim, config.dim) for dim in self.dims)
 
     def item_vectors(
         self, content: Content, rows: Int[Tensor, " rows"] | None
@@ -34,7 +35,7 @@ class ContentMean(ContentRecommender[ContentMeanConfig]):
         share = present / present.sum(dim=1, keepdim=True).clamp(min=1)
         vectors = torch.zeros((), device=present.device)
         for linear, x, weight in zip(self.maps, content.features, share.unbind(dim=1), strict=True):
-            vectors = vectors + linear(x if rows is None else x[rows]) * weight.unsqueeze(1)
+            vectors = vectors + linear(x if rows is None else x.index_select(0, rows)) * weight.unsqueeze(1)
         return vectors, present.any(dim=1)
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from modalmix.nn.gates import top_k_softmax
+from modalmix.nn.linear import FeatureLinear
 
 
 class Mixture(NamedTuple):
@@ -22,12 +23,13 @@ class SparseExperts(nn.Module):
 
     An expert is one Linear (MAMEX, arXiv 2508.08042), or Linear-GELU-Linear where `hidden` > 0.
     Only chosen experts are computed: each gets its rows in one matrix product, k/E of the work of all on all rows.
+    The features are frozen: no gradient flows to x.
     """
 
     def __init__(self, features: int, dim: int, experts: int, top_k: int, hidden: int = 0) -> None:
         super().__init__()
         self.dim, self.top_k = dim, top_k
-        self.gate = nn.Linear(features, experts)
+        self.gate = FeatureLinear(features, experts)
         self.experts = nn.ModuleList(_expert(features, dim, hidden) for _ in range(experts))
 
     def forward(
@@ -52,5 +54,5 @@ class SparseExperts(nn.Module):
 
 def _expert(features: int, dim: int, hidden: int) -> nn.Module:
     if hidden == 0:
-        return nn.Linear(features, dim)
-    return nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        return FeatureLinear(features, dim)
+    return nn.Sequential(FeatureLinear(features, hidden), nn.GELU(), nn.Linear(hidden, dim))

@@ -1,10 +1,10 @@
 """A linear map of features that are not trained: the product that content models spend their time in."""
 
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 # MKL takes its slow path on processors that are not Intel's: oneDNN is twice as fast there and equal elsewhere
 _ONEDNN = torch.backends.mkldnn.is_available()
@@ -37,6 +37,15 @@ class _FrozenLinear(torch.autograd.Function):
 
 def _times_transposed(a: Float[Tensor, "rows inner"], b: Float[Tensor, "columns inner"]) -> Tensor:
     """a bᵀ."""
-    if _ONEDNN and a.device.type == "cpu" and a.dtype == torch.float32:
+    # oneDNN takes no empty matrix
+    if _ONEDNN and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() and b.numel():
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return a @ b.T
+
+
+@final
+class FeatureLinear(nn.Linear):
+    """A Linear with bias on features that are not trained: x gets no gradient."""
+
+    def forward(self, x: Float[Tensor, "rows features"]) -> Float[Tensor, "rows dim"]:
+        return frozen_linear(x, self.weight) + self.bias
