@@ -80,7 +80,9 @@ def measure(key: Mapping[str, Any], masks: tuple[str, ...]) -> dict[str, Any]:
     seconds = {"cpu_s": round(time.process_time() - cpu, 2), "wall_s": round(time.perf_counter() - wall, 2)}
     results = {}
     for mask in masks:
-        config = EvaluateConfig(metrics=METRICS, ks=KS, mask=mask, pools=POOLS_OF_A_COLD_SPLIT if cold_split else ("all",))
+        config = EvaluateConfig(
+            metrics=METRICS, ks=KS, mask=mask, pools=POOLS_OF_A_COLD_SPLIT if cold_split else ("all",)
+        )
         evaluation = evaluate_scorer(fitted.scorer, split.testing(), config)
         results[mask] = evaluation.to_dict()
     return {

@@ -1,7 +1,7 @@
 """Write the file tree of README.md: one line a file, its comment is the first line of the file's docstring.
 
-    python scripts/tree.py            rewrites the tree between the markers
-    python scripts/tree.py --check    exit status 1 when the README is out of date
+python scripts/tree.py            rewrites the tree between the markers
+python scripts/tree.py --check    exit status 1 when the README is out of date
 """
 
 import ast
@@ -31,7 +31,7 @@ def tree() -> str:
 def _order(path: Path) -> tuple[object, ...]:
     """Files of a folder first, its __init__ before them, then its folders."""
     parts = path.relative_to(ROOT).parts
-    return tuple((1, part) for part in parts[:-1]) + ((0, "" if path.name == "__init__.py" else path.name),)
+    return (*((1, part) for part in parts[:-1]), (0, "" if path.name == "__init__.py" else path.name))
 
 
 def _line(name: str, path: Path) -> str:
