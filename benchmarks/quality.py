@@ -28,6 +28,7 @@ from modalmix.train import TrainConfig
 FILE = RESULTS / "quality.jsonl"
 TABLE = RESULTS / "quality.md"
 METRICS, KS = ("recall", "ndcg", "recall_capped"), (10, 20, 50)
+Modalities = tuple[str, ...]
 SHOWN = ("recall@20", "ndcg@20")
 
 
@@ -42,25 +43,30 @@ def tasks() -> Iterator[Task]:
     yield warm("lightgcn", "amazon-clothing", 0)
     yield warm("bprmf", "amazon-clothing", 0)
     for split_seed in range(5):
-        for model in ("popularity", "contentknn", "contentmean", "mamex"):
+        for model in ("popularity", "contentknn", "mamex"):
             yield cold(model, split_seed)
-    for split_seed in range(5):
+        yield cold("contentknn", split_seed, modalities=("text",))
+        yield cold("contentmean", split_seed, loss="bpr")
         yield cold("vbpr", split_seed)
+    for split_seed in range(5):
+        yield cold("contentmean", split_seed)
         yield cold("mamex", split_seed, preset="paper")
     yield warm("vbpr", "amazon-baby", 0, modalities=("image_spectral64", "text_spectral64"))
 
 
-def warm(model: str, data: str, seed: int, modalities: tuple[str, ...] = (), **settings: Any) -> Task:
+def warm(model: str, data: str, seed: int, modalities: Modalities = (), **settings: Any) -> Task:
     """The field's 8:1:1 split as given; masks train (the field's) and seen (ours)."""
     key = {"model": model, "preset": "default", "data": data, "split": "as-given", "split_seed": None, "seed": seed}
     key |= {"modalities": list(modalities), "settings": settings}
     return Task(key, partial(measure, key, ("train", "seen")))
 
 
-def cold(model: str, split_seed: int, preset: str = "default", **settings: Any) -> Task:
+def cold(
+    model: str, split_seed: int, preset: str = "default", modalities: Modalities = ("image", "text"), **settings: Any
+) -> Task:
     """A random 20 % of the items held out whole, raw posters and texts (without the user tags), three pools."""
     key = {"model": model, "preset": preset, "data": "movielens-posters", "split": "cold-item"}
-    key |= {"split_seed": split_seed, "seed": split_seed, "modalities": ["image", "text"], "settings": settings}
+    key |= {"split_seed": split_seed, "seed": split_seed, "modalities": list(modalities), "settings": settings}
     return Task(key, partial(measure, key, ("seen",)))
 
 
@@ -105,7 +111,8 @@ def table() -> str:
     for row in read(FILE).values():
         for mask, evaluation in row["masks"].items():
             for pool, result in evaluation["pools"].items():
-                group = (row["data"], row["split"], mask, pool, row["model"], row["preset"], str(row["settings"]))
+                name = " ".join([row["model"], *_particulars(row)])
+                group = (row["data"], row["split"], mask, pool, name)
                 for metric in SHOWN:
                     groups[group][metric].append(result["metrics"][metric]["mean"])
                 groups[group]["cpu_s"].append(row["cpu_s"])
@@ -114,12 +121,17 @@ def table() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for group, values in sorted(groups.items()):
-        data, split, mask, pool, model, preset, settings = group
-        name = model + ("" if preset == "default" else f" ({preset})") + ("" if settings == "{}" else f" {settings}")
         shown = [_spread(values[metric]) for metric in SHOWN]
         n = len(values["cpu_s"])
-        lines.append(_line([data, split, mask, pool, name, n, *shown, round(mean(values["cpu_s"]))]))
+        lines.append(_line([*group, n, *shown, round(mean(values["cpu_s"]))]))
     return "\n".join(lines) + "\n"
+
+
+def _particulars(row: Mapping[str, Any]) -> list[str]:
+    """What of a row is not the default: preset, settings, a part of the modalities."""
+    preset = [] if row["preset"] == "default" else [row["preset"]]
+    settings = [f"{name}={value}" for name, value in row["settings"].items()]
+    return preset + settings + ([f"({row['modalities'][0]} only)"] if len(row["modalities"]) == 1 else [])
 
 
 def _line(cells: Iterable[Any]) -> str:

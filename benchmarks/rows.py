@@ -50,16 +50,27 @@ def run(tasks: Iterable[Task], path: Path, report: Callable[[dict[str, Any]], No
         if task.id in read(path) or not _claim(path, task.id):
             continue
         row = {"id": task.id, **task.key, **task.measure()}
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append(path, json.dumps(row))
+        _claim_file(path, task.id).unlink(missing_ok=True)
         report(row)
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line in one write, on a line of its own also after one that a kill has torn."""
+    torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(("\n" if torn else "") + line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _claim_file(path: Path, id: str) -> Path:
+    return path.parent / f".{path.stem}-{id}.claim"
 
 
 def _claim(path: Path, id: str) -> bool:
     """Whether this process may run the row: no living process has claimed it."""
-    claim = path.parent / f".{path.stem}-{id}.claim"
+    claim = _claim_file(path, id)
     if claim.exists():
         owner = claim.read_text(encoding="utf-8").strip()
         if owner.isdigit() and owner != str(os.getpid()) and Path(f"/proc/{owner}").exists():
