@@ -49,7 +49,10 @@ def measure(name: str) -> dict[str, Any]:
     """One row, in this process."""
     import torch
 
+    from modalmix.nn.memory import keep_freed_memory
+
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the training loop does
     seconds = _actions()[name]()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     return {"cpu_s": round(min(seconds), 4), "all_cpu_s": [round(s, 4) for s in seconds], "peak_mb": round(peak)}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from modalmix.errors import ConfigError
+from modalmix.nn.memory import keep_freed_memory
 from modalmix.train.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def open_fabric(config: TrainConfig) -> "Fabric":
     """Device, precision and processes, started. Raises ConfigError for what this machine does not have."""
     from lightning_fabric import Fabric
 
+    keep_freed_memory()
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(config.device, True):
         raise ConfigError(f"device={config.device}", got="a machine without it", fix="Use device=auto or device=cpu.")
