@@ -92,7 +92,7 @@ def _epochs(model: str, dims: dict[str, int] | None, preset: str = "default", **
     for epoch in range(4):
         start = time.process_time()
         for batch in fitted.batches(data, fitted.config.batch_size, np.random.default_rng([0, epoch])):
-            optimizer.zero_grad(set_to_none=False)
+            optimizer.zero_grad()
             sum(fitted.loss(batch).values()).backward()
             optimizer.step()
         seconds.append(time.process_time() - start)
