@@ -10,7 +10,7 @@ def one(expert: torch.nn.Module, row: torch.Tensor) -> torch.Tensor:
     """One expert on one row."""
     if isinstance(expert, torch.nn.Linear):
         return expert.weight @ row + expert.bias
-    first, last = expert[0], expert[2]
+    first, last = expert.hidden, expert.out
     return last.weight @ torch.nn.functional.gelu(first.weight @ row + first.bias) + last.bias
 
 

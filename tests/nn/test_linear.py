@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalmix.nn.linear import frozen_linear
+from modalmix.nn.linear import FeatureLinear, frozen_linear
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
@@ -37,3 +37,15 @@ def test_features_get_no_gradient() -> None:
     x, weight = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
     frozen_linear(x, weight).sum().backward()
     assert x.grad is None
+
+
+@pytest.mark.parametrize("n", [1, 5, 130])
+def test_a_linear_of_rows_equals_the_linear_of_gathered_rows(n: int) -> None:
+    torch.manual_seed(0)
+    linear, x, rows = FeatureLinear(7, 3), torch.randn(40, 7), torch.randint(0, 40, (n,))
+    got, expected = linear(x, rows), x[rows] @ linear.weight.T + linear.bias
+    torch.testing.assert_close(got, expected)
+    weight = torch.randn(n, 3)
+    gradients = [torch.autograd.grad((out * weight).sum(), [linear.weight, linear.bias]) for out in (got, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -35,7 +35,7 @@ class ContentMean(ContentRecommender[ContentMeanConfig]):
         share = present / present.sum(dim=1, keepdim=True).clamp(min=1)
         vectors = torch.zeros((), device=present.device)
         for linear, x, weight in zip(self.maps, content.features, share.unbind(dim=1), strict=True):
-            vectors = vectors + linear(x if rows is None else x.index_select(0, rows)) * weight.unsqueeze(1)
+            vectors = vectors + linear(x, rows) * weight.unsqueeze(1)
         return vectors, present.any(dim=1)
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:

@@ -23,7 +23,7 @@ from modalmix.models.contract import DotScorer, GradientConfig, GradientRecommen
 from modalmix.models.contract.content import ModalityFeatures
 from modalmix.nn.linear import frozen_linear
 from modalmix.nn.losses import bpr_loss, l2_penalty
-from modalmix.nn.rows import zero_cold
+from modalmix.nn.rows import round_up, zero_cold
 
 
 class VBPRConfig(GradientConfig):
@@ -82,10 +82,10 @@ class Projection(nn.Module):
 
     def rows(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim_and_bias"]:
         """The same for rows of the training catalogue, gathered into a buffer that is used again at the next batch."""
-        x = self.features.x
-        if len(self._gathered) < len(rows) or self._gathered.device != x.device:
-            self._gathered = torch.empty_like(x[: min(len(x), len(rows) * 5 // 4)])
-        return self(torch.index_select(x, 0, rows, out=self._gathered[: len(rows)]))
+        x, rounded = self.features.x, round_up(rows)
+        if len(self._gathered) < len(rounded) or self._gathered.device != x.device:
+            self._gathered = x.new_empty(len(rounded) * 5 // 4, x.shape[1])
+        return self(torch.index_select(x, 0, rounded, out=self._gathered[: len(rounded)]))[: len(rows)]
 
     def all_rows(self, catalog: Catalog) -> Float[Tensor, "items dim_and_bias"]:
         """The same for every item of a catalogue. Raises ModelError when the features have another dim."""

@@ -39,7 +39,7 @@ class SparseExperts(nn.Module):
         present: Bool[Tensor, " rows"] | None = None,
     ) -> Mixture:
         """The mixture for x[rows] (all of x without `rows`). A row that is not present gets zeros and costs nothing."""
-        logits = self.gate(x if rows is None else x.index_select(0, rows))
+        logits = self.gate(x, rows)
         weights = top_k_softmax(logits, self.top_k)
         if present is not None and not bool(present.all()):
             weights = weights * present.unsqueeze(1)
@@ -47,12 +47,24 @@ class SparseExperts(nn.Module):
         for expert, weight in zip(self.experts, weights.unbind(dim=1), strict=True):
             # an expert without rows still runs, on none: its gradient is zeros, and Adam's moments go on decaying
             mine = weight.nonzero().squeeze(1)
-            said = expert(x.index_select(0, mine if rows is None else rows.index_select(0, mine)))
+            said = expert(x, mine if rows is None else rows.index_select(0, mine))
             vectors.index_add_(0, mine, weight.index_select(0, mine).unsqueeze(1) * said)
         return Mixture(vectors, logits, weights)
 
 
 def _expert(features: int, dim: int, hidden: int) -> nn.Module:
-    if hidden == 0:
-        return FeatureLinear(features, dim)
-    return nn.Sequential(FeatureLinear(features, hidden), nn.GELU(), nn.Linear(hidden, dim))
+    return FeatureLinear(features, dim) if hidden == 0 else HiddenExpert(features, dim, hidden)
+
+
+@final
+class HiddenExpert(nn.Module):
+    """f(x) = W2 GELU(W1 x + b1) + b2."""
+
+    def __init__(self, features: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = FeatureLinear(features, hidden)
+        self.out = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "items features"], rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
+        """Of x[rows]."""
+        return self.out(nn.functional.gelu(self.hidden(x, rows)))

@@ -3,8 +3,10 @@
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from modalmix.nn.rows import round_up
 
 # MKL takes its slow path on processors that are not Intel's: oneDNN is twice as fast there and equal elsewhere
 _ONEDNN = torch.backends.mkldnn.is_available()
@@ -47,5 +49,10 @@ def _times_transposed(a: Float[Tensor, "rows inner"], b: Float[Tensor, "columns 
 class FeatureLinear(nn.Linear):
     """A Linear with bias on features that are not trained: x gets no gradient."""
 
-    def forward(self, x: Float[Tensor, "rows features"]) -> Float[Tensor, "rows dim"]:
-        return frozen_linear(x, self.weight) + self.bias
+    def forward(
+        self, x: Float[Tensor, "items features"], rows: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows dim"]:
+        """x[rows] Wᵀ + b, of all of x without `rows`."""
+        if rows is None:
+            return frozen_linear(x, self.weight) + self.bias
+        return frozen_linear(x.index_select(0, round_up(rows)), self.weight)[: len(rows)] + self.bias

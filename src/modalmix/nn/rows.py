@@ -1,8 +1,11 @@
 """Rows of embedding tables."""
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+_MULTIPLE = 128
 
 
 def zero_cold(
@@ -15,3 +18,12 @@ def zero_cold(
     rows = table.new_zeros((len(table) if size is None else size, *table.shape[1:]))
     rows[: len(table)] = torch.where(warm.view(-1, *[1] * (table.ndim - 1)), table, 0.0)
     return rows
+
+
+def round_up(rows: Int[Tensor, " rows"]) -> Int[Tensor, " rounded"]:
+    """The rows, then row 0 repeated until their number is a multiple of 128. No rows stay no rows.
+
+    oneDNN compiles and keeps a kernel for every new shape: with batches whose number of rows is never twice the same
+    that takes a twentieth of a MAMEX epoch, and memory grows by 450 MB.
+    """
+    return F.pad(rows, (0, -len(rows) % _MULTIPLE))
