@@ -65,11 +65,17 @@ def test_unreadable_settings_files_are_errors(tmp_path: Path, content: bytes) ->
         read_settings(path)
 
 
-def test_missing_file_is_an_error_and_an_empty_one_is_no_settings(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_empty_one_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_settings(tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").touch()
-    assert read_settings(tmp_path / "empty.yaml") == {}
+    with pytest.raises(ConfigError, match="empty"):
+        read_settings(tmp_path / "empty.yaml")
+
+
+def test_text_where_a_mapping_belongs_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="Outer: got 'cold-item', expected a mapping"):
+        Outer.parse("cold-item")  # type: ignore[arg-type]
 
 
 def test_every_field_has_a_help_text() -> None:

@@ -77,3 +77,21 @@ def test_mistakes_are_our_errors(frames: tuple[pl.DataFrame, pl.DataFrame, np.nd
         modalmix.fit(modalmix.load_data(frame), "mamex", split="random")
     with pytest.raises(AttributeError):
         modalmix.nothing  # noqa: B018
+
+
+def test_paths_where_data_or_runs_belong_are_our_errors(
+    frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="load_data"):
+        modalmix.fit("shop", "popularity")  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="load_run"):
+        modalmix.evaluate("runs/first")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="frame"):
+        modalmix.load_data(tmp_path, items=frames[1])
+    frames[0].write_parquet(tmp_path / "interactions.parquet")
+    modalmix.fit(modalmix.load_data(tmp_path), "popularity", split="random", run=tmp_path / "run")
+    (tmp_path / "interactions.parquet").rename(tmp_path / "moved.parquet")
+    assert modalmix.load_run(tmp_path / "run", tmp_path / "moved.parquet").split.train
+    tmp_path.rename(tmp_path.with_name("elsewhere"))
+    with pytest.raises(RunError, match="--data"):
+        modalmix.load_run(tmp_path.with_name("elsewhere") / "run")

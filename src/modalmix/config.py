@@ -32,10 +32,12 @@ class Config(pydantic.BaseModel):
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
         """Settings from a mapping. Raises ConfigError naming the key, the value and the nearest known key."""
+        if not isinstance(settings, Mapping):
+            raise ConfigError(cls.__name__, got=repr(settings), expected="a mapping of names to values")
         try:
             return cls.model_validate(dict(settings))
         except pydantic.ValidationError as error:
-            raise _explain(cls, error) from None
+            raise explain(cls, error) from None
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -62,20 +64,22 @@ def read_settings(path: Path | str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"settings file {path} cannot be read", got=error, expected="YAML or JSON") from error
     if values is None:
-        return {}
+        raise ConfigError(f"settings file {path} is empty", expected="a mapping of names to values")
     if not isinstance(values, dict):
         raise ConfigError(f"settings file {path}", got=type(values).__name__, expected="a mapping of names to values")
     return values
 
 
-def _explain(cls: type[Config], error: pydantic.ValidationError) -> ConfigError:
+def explain(cls: type[Config], error: pydantic.ValidationError) -> ConfigError:
     """The first problem of a validation error in our words."""
     first = error.errors()[0]
     location = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _fields_at(cls, first["loc"][:-1])
         return ConfigError(f"{cls.__name__} has no setting '{location}'", fix=nearest(str(first["loc"][-1]), known))
-    thing = f"{cls.__name__}.{location}" if location else cls.__name__
+    if not location:  # settings that contradict one another
+        return ConfigError(cls.__name__, expected=first["msg"].removeprefix("Value error, "))
+    thing = f"{cls.__name__}.{location}"
     return ConfigError(thing, got=repr(first.get("input")), expected=first["msg"])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from modalmix.config import Config
 from modalmix.data import Dataset, Modality, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
 from modalmix.data.catalog import Catalog
-from modalmix.errors import RunError
+from modalmix.errors import DataError, RunError
 from modalmix.evaluation import EvaluateConfig, Evaluation
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import ModelConfig, find_model
@@ -66,6 +66,8 @@ def load_data(
     Raises:
         DataError, EncodeError, ConfigError.
     """
+    if items is not None and isinstance(source, str | Path):
+        raise DataError("items", got="a frame beside a path", expected="a frame only with a frame of interactions")
     reading = ReadConfig.parse(read)
     given = {} if isinstance(features, str) else dict(features)
     config = DataConfig.parse(
@@ -109,6 +111,8 @@ def fit(
     Raises:
         ModelError, ConfigError, DataError, TrainError, RunError.
     """
+    if not isinstance(data, Split | Dataset):
+        raise DataError("data", got=type(data).__name__, expected="a Dataset or Split", fix="Call load_data first.")
     parts = data if isinstance(data, Split) else split_data(data, split)
     found = find_model(model)
     config = found.config.preset(preset, **settings)
@@ -128,6 +132,8 @@ def evaluate(run: Run, config: EvaluateConfig | None = None, **settings: Any) ->
 
     Without `pools`, a split with whole items held out is ranked in three pools: cold, warm and all items.
     """
+    if not isinstance(run, Run):
+        raise RunError("run", got=type(run).__name__, expected="a Run", fix="Call load_run(path) first.")
     config = config or EvaluateConfig.parse(settings)
     config = with_pools(config, run.split)
     evaluation = evaluate_scorer(run.scorer, run.split.testing(), config)
@@ -160,6 +166,8 @@ def load_run(path: Path | str, data: Path | str | Dataset | None = None) -> Run:
             raise RunError(
                 f"run folder {path} does not know its data set", fix="It was fitted from frames: give data=..."
             )
+        if not Path(source).exists():
+            raise RunError(f"the data set of run {path} is not in {source}", fix="Say where it is: data=... (--data).")
         dataset = open_dataset(source, DataConfig.parse(folder.record["data"]))
     split = read_split(dataset, folder.split)
     folder.check_data(split)

@@ -172,3 +172,44 @@ def test_demo_runs_the_main_job(
     assert main(["demo"]) == 0
     shown = capsys.readouterr().out
     assert "new items for" in shown
+
+
+def test_a_list_is_never_written_over_another_file(
+    trained: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user = pl.read_parquet(shop / "interactions.parquet")["user"][0]
+    there = tmp_path / "there.csv"
+    there.write_text("mine")
+    assert main(["recommend", str(trained), "--users", user, "--csv", str(there)]) == 2
+    assert str(there) in capsys.readouterr().err
+    assert there.read_text() == "mine"
+    (tmp_path / "file").touch()
+    assert main(["recommend", str(trained), "--users", user, "--csv", str(tmp_path / "file" / "list.csv")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", ["def broken(:", "import nothing_of_that_name"])
+def test_a_broken_model_file_is_one_line(
+    code: str, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(code)
+    assert main(["train", str(shop), "--model", str(own)]) == 2
+    assert "cannot be imported" in capsys.readouterr().err
+
+
+def test_contradicting_settings_are_said_in_one_line(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(shop), "--model", "mamex", "--top-k", "9"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_validate_looks_at_the_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "shop"
+    write_shop(plant(ShopConfig(users=20, items=30, image_size=16)), folder)
+    first = min((folder / "images").iterdir())
+    first.write_bytes(b"")
+    (folder / "images" / "nobody.jpg").write_bytes(b"x")
+    assert main(["data", "validate", str(folder), "--json"]) == 0
+    warnings = " ".join(printed(capsys)["warnings"])
+    assert f"{first.name} for one" in warnings
+    assert "nobody.jpg" in warnings

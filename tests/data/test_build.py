@@ -127,3 +127,13 @@ def test_the_item_core_takes_the_right_feature_rows():
     data = make_dataset(events, items, {"image": np.diag([1.0, 2.0, 3.0])}, ReadConfig(item_core=2))
     assert data.catalog.items.series.to_list() == ["c"]
     assert data.catalog.modality("image").matrix().tolist() == [[0, 0, 3]]
+
+
+def test_times_written_as_text_are_numbers_or_dates():
+    assert make_dataset(frame(timestamp=["1600000000", "1600000060"])).interactions.time.tolist() == [
+        1600000000,
+        1600000060,
+    ]
+    assert make_dataset(frame(timestamp=["1970-01-01", "1970-01-02"])).interactions.time.tolist() == [0, 86400]
+    with pytest.raises(DataError, match="'timestamp'"):
+        make_dataset(frame(timestamp=["yesterday", "yesterday"]))

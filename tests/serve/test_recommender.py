@@ -117,3 +117,17 @@ def test_no_users_is_an_empty_table_of_the_same_columns(run: Run) -> None:
 
 def test_pad_fills_right_with_minus_one() -> None:
     assert pad([torch.tensor([3]), torch.tensor([1, 2])]).tolist() == [[3, -1], [1, 2]]
+
+
+def test_one_string_is_not_a_list_of_ids(run: Run) -> None:
+    with pytest.raises(QueryError, match=r"users: got the text 'uv'.*Write \['uv'\]"):
+        run.recommend(users="uv", k=1)
+    with pytest.raises(QueryError, match="history"):
+        run.recommend(history="ab", k=1)
+
+
+def test_k_is_a_whole_number_and_the_pool_is_not_empty(run: Run) -> None:
+    with pytest.raises(QueryError, match="got 2.5"):
+        run.recommend(users=["u"], k=2.5)  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="empty"):
+        run.recommend(users=["u"], k=1, candidates=[])

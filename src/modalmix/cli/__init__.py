@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "verbs"
@@ -28,6 +29,7 @@ def _run(verb: str, arguments: list[str]) -> int:
 
     if verb not in _verbs():
         return _complain(f"there is no command '{verb}'. {nearest(verb, _verbs())}")
+    warnings.formatwarning = lambda message, *_, **__: f"modalmix: {message}\n"
     try:
         module = importlib.import_module(f"modalmix.cli.verbs.{verb}")
         return int(module.main(arguments) or 0)
@@ -36,6 +38,8 @@ def _run(verb: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # `modalmix ... | head` is no mistake
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a file that cannot be written, a folder that is read-only
+        return _complain(str(error))
     except KeyboardInterrupt as interrupt:  # training says how to go on
         print(f"modalmix: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 import pydantic
 import tyro
 
-from modalmix.config import Config, nearest, read_settings
+from modalmix.config import Config, explain, nearest, read_settings
 from modalmix.errors import ConfigError
 
 Options = TypeVar("Options", bound=Config)
@@ -33,9 +33,7 @@ def parse(
     try:
         return tyro.cli(options, **call)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"option {where}", got=repr(first.get("input")), expected=first["msg"]) from None
+        raise explain(options, error) from None
 
 
 def take_flag(arguments: list[str], flag: str) -> tuple[list[str], str | None]:

@@ -39,10 +39,23 @@ def make_dataset(
     dataset = _events(interactions, catalog, config, name)
     arrays = {key: value for key, value in (features or {}).items() if isinstance(value, np.ndarray)}
     files = {key: value for key, value in (features or {}).items() if not isinstance(value, np.ndarray)}
+    if items is None:
+        _need_ids({key: file for key, file in files.items() if config.modalities is None or key in config.modalities})
     modalities = {key: modality_from(key, value, catalog) for key, value in arrays.items()}
     modalities |= read_modalities(catalog, files, config, without=tuple(modalities))
     full = replace(dataset, catalog=Catalog(catalog.items, modalities, catalog.table), source=source)
     return filter_dataset(full, config)
+
+
+def _need_ids(files: Mapping[str, Path]) -> None:
+    """Raise DataError for a feature file that does not say which row is whose, where no items table does either."""
+    for name, file in files.items():
+        sidecar = file.with_suffix(".json")
+        if not sidecar.is_file() or "ids" not in sidecar.read_text(encoding="utf-8", errors="replace"):
+            raise DataError(
+                f"the rows of {file} ('{name}') belong to no known items",
+                fix=f"Add items.parquet with one row an item in that order, or `ids` in {sidecar.name}.",
+            )
 
 
 def _catalog(interactions: pl.DataFrame, items: pl.DataFrame | None, config: ReadConfig) -> Catalog:
@@ -113,7 +126,7 @@ def _time(table: pl.DataFrame, config: ReadConfig) -> Int64[np.ndarray, " events
         return None
     column = table[name]
     if column.dtype == pl.String:
-        column = column.str.to_datetime(strict=False)
+        column = _times_of(column, name)
     if column.dtype in (pl.Date, pl.Datetime):
         column = column.dt.epoch("s")
     if not column.dtype.is_numeric():
@@ -126,6 +139,19 @@ def _time(table: pl.DataFrame, config: ReadConfig) -> Int64[np.ndarray, " events
             expected="a number or date in every row",
         )
     return column.cast(pl.Int64).to_numpy()
+
+
+def _times_of(column: pl.Series, name: str) -> pl.Series:
+    """Numbers or dates written as text. Raises DataError when no row is either."""
+    numbers = column.cast(pl.Float64, strict=False)
+    if numbers.null_count() == column.null_count():
+        return numbers
+    try:
+        return column.str.to_datetime(strict=False)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"interactions column '{name}'", got=repr(column[0]), expected="unix seconds, or dates such as 2026-01-31"
+        ) from error
 
 
 def _rating(table: pl.DataFrame, config: ReadConfig) -> Float32[np.ndarray, " events"] | None:

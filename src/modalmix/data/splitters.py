@@ -60,7 +60,7 @@ class SplitConfig(Config):
     """Shares of train, validation and test, for random (of each user) and global-time (of all events)."""
     cold_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Share of items (cold-item) or users (cold-user) held out whole: half of them validation, half test."""
-    seed: int = 2025
+    seed: Annotated[int, Field(ge=0)] = 2025
     """Seed of the random kinds."""
     warm_valid: Share = 0.1
     """cold-item: share of each user's events with warm items held out for validation; the MAMEX paper has 0."""

@@ -32,7 +32,7 @@ class EvaluateConfig(Config):
     """Rank against this many sampled items that are not relevant instead of all. Not comparable with full ranking."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals."""
-    seed: int = 2025
+    seed: Annotated[int, Field(ge=0)] = 2025
     """Seed of the sampled candidates."""
     floors: bool = True
     """Whether to put the random and the most-popular floor beside every number."""

@@ -37,6 +37,8 @@ class Run:
         parts = {"train": len(self.split.train), "valid": len(self.split.valid), "test": len(self.split.test)}
         facts: dict[str, Any] = {"model": type(self.model).__module__.rpartition(".")[2]}
         facts |= {"data": self.split.dataset.name, "split": self.split.kind, "interactions": parts}
+        modalities = self.split.dataset.catalog.modalities
+        facts["modalities"] = {name: f"{one.present.mean():.1%} of items" for name, one in modalities.items()}
         if self.result is not None:
             names = ("best_epoch", "best_score", "epochs", "stopped", "seconds", "cpu_seconds")
             facts |= {name: value for name, value in asdict(self.result).items() if name in names}
@@ -74,7 +76,12 @@ class Run:
             QueryError: k is not in 1..number of candidates, or the model cannot score a history.
         """
         pool = self._pool(candidates)
-        if not 1 <= k <= int(pool.sum()):
+        for name, given in (("users", users), ("history", history)):
+            if isinstance(given, str):
+                raise QueryError(name, got=f"the text {given!r}", expected="a list of ids", fix=f"Write [{given!r}].")
+        if not pool.any():
+            raise QueryError("the pool of candidates is empty", got=repr(candidates), expected="at least one item")
+        if not isinstance(k, int) or not 1 <= k <= int(pool.sum()):
             raise QueryError("k", got=k, expected=f"1 to {int(pool.sum()):,}, the number of candidates")
         if (users is None) == (history is None):
             raise QueryError("recommend", got="both or neither of users and history", expected="exactly one")

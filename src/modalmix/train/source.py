@@ -109,6 +109,25 @@ def raw_files(dataset: Dataset) -> dict[str, list[Path | None]]:
     return found
 
 
+def examine_raw(dataset: Dataset) -> list[str]:
+    """What is odd about the raw files: items without one, empty ones, and files that belong to no item."""
+    notes = []
+    known = {str(id) for id in dataset.catalog.items.series.to_list()}
+    for name, paths in raw_files(dataset).items():
+        present = [path for path in paths if path is not None]
+        empty = [path.name for path in present if path.stat().st_size == 0]
+        folder = present[0].parent if present else None
+        files = [path for path in folder.glob("*") if path.suffix.lower() in FILE_TYPES[name]] if folder else []
+        strange = [path.name for path in files if path.stem not in known]
+        if len(present) < len(paths):
+            notes.append(f"{len(paths) - len(present):,} of {len(paths):,} items have no {name} file")
+        if empty:
+            notes.append(f"{len(empty):,} {name} files are empty, {empty[0]} for one")
+        if strange:
+            notes.append(f"{len(strange):,} {name} files belong to no item, {strange[0]} for one")
+    return notes
+
+
 def _wanted(name: str, config: DataConfig) -> bool:
     return config.modalities is None or name in config.modalities
 

@@ -25,6 +25,7 @@ from modalmix.data import (
 )
 from modalmix.data.shop import ShopConfig, plant, write_shop
 from modalmix.errors import ConfigError
+from modalmix.train.source import examine_raw
 
 SHORT = {f"--{name}": f"--reader.{name}" for name in ("min-rating", "k-core", "duplicates", "modalities")}
 Json = Annotated[bool, tyro.conf.arg(name="json")]
@@ -101,7 +102,9 @@ def _import(arguments: Sequence[str]) -> int:
 def _validate(arguments: Sequence[str]) -> int:
     """Look for what would spoil training or numbers; exit status 1 when there are problems."""
     options = parse(Source, arguments, "data validate", _validate.__doc__ or "", SHORT)
-    report = examine(read_dataset(options.source, options.reader))
+    dataset = read_dataset(options.source, options.reader)
+    report = examine(dataset)
+    report.warnings.extend(examine_raw(dataset))
     if options.json_:
         print_json(report.to_dict())
     else:

@@ -9,6 +9,8 @@ import tyro
 from modalmix.cli.options import parse
 from modalmix.cli.show import console, frame_table, print_json
 from modalmix.config import Config
+from modalmix.errors import QueryError
+from modalmix.files import atomic
 from modalmix.pipeline import load_run
 
 TITLE = "Recommend from a run folder: external ids in, ids, titles and scores out."
@@ -50,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
         filter_seen=options.filter_seen,
     )
     if options.csv is not None:
-        frame.write_csv(options.csv)
+        if options.csv.exists():
+            raise QueryError(f"{options.csv} exists", fix="Choose another name.")
+        with atomic(options.csv) as temporary:
+            frame.write_csv(temporary)
     if options.json_:
         print_json(frame.to_dicts())
     else:

@@ -16,10 +16,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_and_show(options) -> int:  # type: ignore[no-untyped-def]
     """Run, print the table (or JSON) and say what to do next."""
-    from modalmix.cli.show import console, print_json, show_evaluation
+    from modalmix.cli.show import console, notice, print_json, show_evaluation
     from modalmix.pipeline import evaluate, train_run
 
     run = train_run(options.folder, options.to_run_config(), options.run_folder)
+    modalities = run.summary()["modalities"].items()
+    notice("modalities: " + (", ".join(f"{name} ({share})" for name, share in modalities) or "none, ids only"))
     evaluation = evaluate(run, options.evaluate)
     if options.json_:
         print_json({"run": str(options.run_folder), **run.summary(), "evaluation": evaluation.to_dict()})

@@ -59,7 +59,10 @@ def _load_path(path: Path) -> ModuleType:
         raise ModelError(f"model file {path} is not Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the file does wrong is the file's
+        raise ModelError(f"model file {path} cannot be imported", got=f"{type(error).__name__}: {error}") from error
     return module
 
 

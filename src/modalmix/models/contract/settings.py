@@ -26,11 +26,11 @@ class ModelConfig(Config):
 class GradientConfig(ModelConfig):
     """Settings of a model that the training loop trains."""
 
-    dim: int = 64
+    dim: int = Field(default=64, ge=1)
     """Length of user and item vectors."""
     lr: float = Field(default=1e-3, gt=0)
     """Learning rate of Adam."""
-    reg: float = 1e-4
+    reg: float = Field(default=1e-4, ge=0)
     """Weight of the L2 penalty on the vectors of a batch."""
     batch_size: int = Field(default=2048, ge=1)
     """Training examples a step."""
@@ -40,5 +40,5 @@ class GradientConfig(ModelConfig):
     """Epochs without a better validation score before training stops."""
     eval_every: int = Field(default=1, ge=1)
     """Epochs between validations."""
-    seed: int = 2025
+    seed: int = Field(default=2025, ge=0)
     """Seed of initialisation, order, negatives and dropout."""
