@@ -24,7 +24,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY"
 RAW = {"image": 4096, "text": 384}  # dims of the original Amazon features
 SMALL = {"image": 512, "text": 512}
 
-# name -> (what, target, peer); peers are published figures of other machines, not measured here
+# name -> (what, target, peer); peers were measured once, on another machine
 ROWS: dict[str, tuple[str, str, str]] = {
     "negatives": ("an epoch's negatives, Baby", "<= 0.02 s", ""),
     "lightgcn": ("LightGCN epoch, Baby, 2 layers", "<= 1.6 s, goal 1.05; 500 MB", "MMRec 4.7 s"),
@@ -177,7 +177,7 @@ def tasks() -> Iterator[Task]:
 def table() -> str:
     """The rows as Markdown, in order."""
     rows = {row["name"]: row for row in read(FILE).values()}
-    lines = ["| what | CPU s | peak MB | target | peer, as published |", "|---|---|---|---|---|"]
+    lines = ["| what | CPU s | peak MB | target | peer, another machine |", "|---|---|---|---|---|"]
     for name, (what, target, peer) in ROWS.items():
         if name in rows:
             lines.append(f"| {what} | {rows[name]['cpu_s']:.3f} | {rows[name]['peak_mb']:,} | {target} | {peer} |")
@@ -205,7 +205,7 @@ def main() -> None:
 HEAD = """# Speed
 Made by `python -m benchmarks.speed` on generated inputs of the Amazon sets' shape; one thread,
 CPU seconds of the best of three after a warm-up.
-Peers are figures published for other machines: read them as orders of magnitude, compare ratios within one run only.
+Peer figures were measured with the peers' own code on another machine: orders of magnitude, not ratios.
 
 """
 
