@@ -187,6 +187,11 @@ def test_a_dot_scorer_of_another_catalog(holdout_of: HoldoutOf) -> None:
         positions(scorer, holdout_of([(0, 0)], [], users=1, items=3))
 
 
+def test_a_model_without_a_scorer(holdout_of: HoldoutOf) -> None:
+    with pytest.raises(EvaluateError, match="scorer: got NoneType, expected a callable"):
+        positions(None, holdout_of([(0, 0)], [], users=1, items=3))
+
+
 def test_ties_at_the_cut_off(holdout_of: HoldoutOf, table_scorer: Any) -> None:
     """K = 2. u0: ranks 2 and 3 tie. u1: ranks 1 and 2 tie, not the cut. u2: only two candidates, nothing is cut."""
     scores = [[5.0, 3, 3, 1], [5, 5, 3, 1], [7, 7, 7, 7]]

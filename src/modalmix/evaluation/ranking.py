@@ -40,6 +40,10 @@ class _Found:
 
 def rank(scorer: Scorer, holdout: Holdout, pools: Mapping[str, Pool], config: EvaluateConfig) -> dict[str, Ranking]:
     """Rank every pool in one scoring pass. Raises EvaluateError for a score that is not finite, or a wrong shape."""
+    if not callable(scorer):
+        raise EvaluateError(
+            "the model's scorer", got=type(scorer).__name__, expected="a callable: query in, scores out"
+        )
     users = np.unique(np.concatenate([pool.users for pool in pools.values()]))
     masked = masked_items(holdout, config.mask)[users]
     found: dict[str, list[_Found]] = {name: [] for name in pools}

@@ -30,7 +30,8 @@ class ContentKNNScorer:
     It is the inner product of two concatenations over modalities: of the user's mean unit features (`vectors`), and of
     the item's unit features over the number of modalities (`items`). What is absent counts as cosine 0, no evidence:
     standardised features are centred. Averaging over the present modalities instead lifts every item that lacks one,
-    NDCG@20 of cold items on movielens-posters falls from .122 to .094. Histories are exact, users are scored by theirs.
+    validation NDCG@20 of cold items on movielens-posters falls from .111 to .084 (5 splits). Histories are exact: users
+    are scored by theirs.
     """
 
     def __init__(
