@@ -255,6 +255,21 @@ def test_scores_depend_on_the_modalities_it_names_and_on_no_other(learnt: Recomm
         assert torch.equal(without, scores) == (name not in learnt.modalities)
 
 
+@pytest.mark.parametrize(
+    ("modalities", "message"),
+    [(("look", "no-such"), "no modality 'no-such'"), (("look", "look"), "named twice")],
+)
+def test_modalities_are_those_of_the_catalogue_each_once(
+    model: ModelType, planted: Planted, modalities: tuple[str, ...], message: str
+) -> None:
+    if "modalities" not in model.config.model_fields:
+        pytest.skip("has no setting `modalities`")
+    with pytest.raises(ModelError, match=message):
+        model.recommender(settings(model, modalities=modalities), planted.train)
+    with pytest.raises(ModelError, match="no modality"):
+        model.recommender(settings(model), plant(modalities=False).train)
+
+
 def test_histories_are_answered_or_refused(learnt: Recommender[Any], planted: Planted) -> None:
     scorer = learnt.scorer(planted.train.catalog)
     try:

@@ -1,5 +1,6 @@
 """The loop: what it keeps, when it stops, that seeds decide, that an interruption changes no bit."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,14 @@ class TestPrepare:
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path / "run")
         return tmp_path / "run"
+
+    def test_its_time_counts(
+        self, split: Any, prepared: ModelType, quiet: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(prepared.recommender, "prepare", lambda self, data: time.sleep(0.3))
+        data = split.train_data()
+        result = train(prepared.recommender(prepared.config(), data), data, quiet)
+        assert result.seconds >= 0.3 + sum(row["seconds"] for row in result.history)
 
     def test_the_first_batch_finds_the_buffers_filled(
         self, run: Callable[..., Recommender[Any]], split: Any, prepared: ModelType, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ModelError, QueryError
 from modalmix.models.contract import ClosedFormRecommender, ModelConfig, Query
+from modalmix.models.contract.content import chosen_modalities
 from modalmix.nn.features import column_statistics, standardise, unit_rows
 
 
@@ -83,9 +84,7 @@ class ContentKNN(ClosedFormRecommender[ContentKNNConfig]):
 
     def __init__(self, config: ContentKNNConfig, data: TrainData) -> None:
         super().__init__(config, data)
-        self.modalities = config.modalities or tuple(data.catalog.modalities)
-        if not self.modalities:
-            raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
         self.dims = [data.catalog.modality(name).dim for name in self.modalities]
 
     def fit(self, data: TrainData) -> None:

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.errors import ModelError
 from modalmix.models.contract import ClosedFormRecommender, DotScorer, ModelConfig, TeacherConfig, teach
-from modalmix.models.contract.content import ModalityFeatures, fill_without_content
+from modalmix.models.contract.content import ModalityFeatures, chosen_modalities, fill_without_content
 from modalmix.models.contract.teacher import draw_folds
 from modalmix.nn.ridge import best_strength, draw_landmarks, fit_ridge, rbf
 from modalmix.nn.rows import zero_cold
@@ -59,9 +58,7 @@ class ContentRidge(ClosedFormRecommender[ContentRidgeConfig]):
 
     def __init__(self, config: ContentRidgeConfig, data: TrainData) -> None:
         super().__init__(config, data)
-        self.modalities = config.modalities or tuple(data.catalog.modalities)
-        if not self.modalities:
-            raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
         self.features = [
             ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
         ]

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.errors import ModelError
 from modalmix.models.contract import DotScorer, GradientConfig, GradientRecommender, Triples
-from modalmix.models.contract.content import ModalityFeatures
+from modalmix.models.contract.content import ModalityFeatures, chosen_modalities
 from modalmix.nn.linear import frozen_linear
 from modalmix.nn.losses import bpr_loss, l2_penalty
 from modalmix.nn.rows import round_up, zero_cold
@@ -102,9 +101,7 @@ class VBPR(GradientRecommender[VBPRConfig]):
 
     def __init__(self, config: VBPRConfig, data: TrainData) -> None:
         super().__init__(config, data)
-        self.modalities = config.modalities or tuple(data.catalog.modalities)
-        if not self.modalities:
-            raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_users, 2 * config.dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_items, config.dim)))
         self.bias = nn.Parameter(torch.zeros(self.n_items)) if config.bias else None

@@ -66,11 +66,15 @@ def train(
     """
     fabric = fabric or open_fabric(config)
     settings: GradientConfig = model.config
+    preparing = Clock()
     model.prepare(data)
+    seconds, cpu_seconds = preparing.seconds, preparing.cpu_seconds
     wrapped, optimizer = fabric.setup(model, model.optimizer())
     wrapped.mark_forward_method("loss")  # under DDP its gradients are averaged over the processes
     checkpoints = Checkpoints(run, model, optimizer.optimizer, fabric.strategy.precision, fabric.is_global_zero)
     state = checkpoints.resume()
+    state.seconds += seconds
+    state.cpu_seconds += cpu_seconds
     log = Log(run if fabric.is_global_zero else None, config, settings.epochs, state, fabric.is_global_zero)
     try:
         with log:

@@ -109,9 +109,7 @@ class ContentRecommender(GradientRecommender[C]):
 
     def __init__(self, config: C, data: TrainData) -> None:
         super().__init__(config, data)
-        self.modalities = config.modalities or tuple(data.catalog.modalities)
-        if not self.modalities:
-            raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
         self.train_catalog = data.catalog
         self.features = nn.ModuleList(
             ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
@@ -213,6 +211,21 @@ class ContentRecommender(GradientRecommender[C]):
                 yield
         finally:
             self.train(was_training)
+
+
+def chosen_modalities(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...]:
+    """The modalities a model reads: the named ones, or all of the catalogue's.
+
+    Raises ModelError for an unknown name (with the nearest), one that is named twice, or when there is none.
+    """
+    chosen = names or tuple(catalog.modalities)
+    if not chosen:
+        raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
+    for place, name in enumerate(chosen):
+        catalog.modality(name)
+        if name in chosen[:place]:
+            raise ModelError(f"modality '{name}' is named twice", expected="each name once")
+    return chosen
 
 
 def fill_without_content(
