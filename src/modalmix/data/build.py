@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 
 from modalmix.data.catalog import TITLE_COLUMNS, Catalog
 from modalmix.data.dataset import Dataset
-from modalmix.data.features import modality_from, read_modalities
+from modalmix.data.features import modality_from, read_modalities, with_neighbors
 from modalmix.data.filters import filter_dataset
 from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
@@ -25,10 +25,11 @@ def make_dataset(
     features: Mapping[str, Path | np.ndarray] | None = None,
     config: ReadConfig | None = None,
     *,
+    neighbors: Mapping[str, Path] | None = None,
     name: str = "data",
     source: Path | None = None,
 ) -> Dataset:
-    """A data set from tables and features (files, or matrices with one row an item of `items`).
+    """A data set from tables, features (files, or matrices with one row an item of `items`) and neighbour files.
 
     The catalogue is the rows of `items` in their order, cold items included; without `items`, the sorted ids of the
     interactions. Users are the sorted ids of the interactions. The filters of `config` are applied last.
@@ -43,6 +44,7 @@ def make_dataset(
         _need_ids({key: file for key, file in files.items() if config.modalities is None or key in config.modalities})
     modalities = {key: modality_from(key, value, catalog) for key, value in arrays.items()}
     modalities |= read_modalities(catalog, files, config, without=tuple(modalities))
+    modalities = with_neighbors(modalities, neighbors or {})
     full = replace(dataset, catalog=Catalog(catalog.items, modalities, catalog.table), source=source)
     return filter_dataset(full, config)
 

@@ -14,6 +14,7 @@ from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.ids import IdMap
 from modalmix.data.modality import Modality
+from modalmix.data.neighbors import read_neighbors
 from modalmix.data.schema import ReadConfig
 from modalmix.errors import DataError
 from modalmix.files import read_json, sha256_file
@@ -89,6 +90,25 @@ def modality_from(
         raise DataError(f"items column '{column}'", got=f"dtype {dtype}", expected="true or false")
     declared = catalog.table[column].cast(pl.Boolean).fill_null(False).to_numpy()
     return replace(modality, present=modality.present & declared)
+
+
+def with_neighbors(modalities: Mapping[str, Modality], files: Mapping[str, Path]) -> dict[str, Modality]:
+    """The modalities, each with the graph of its name: `image_knn10` belongs to `image` and to `image_spectral64`.
+
+    Raises DataError when a graph has another number of rows than there are items.
+    """
+    found = dict(modalities)
+    graphs = {name: read_neighbors(path) for name, path in files.items()}
+    for name, modality in modalities.items():
+        owner = next((one for one in sorted(graphs, key=len, reverse=True) if f"{name}_".startswith(f"{one}_")), None)
+        if owner is None:
+            continue
+        if len(graphs[owner]) != len(modality):
+            raise DataError(
+                f"{files[owner].name}", got=f"{len(graphs[owner]):,} rows", expected=f"{len(modality):,}, one an item"
+            )
+        found[name] = replace(modality, neighbors=graphs[owner])
+    return found
 
 
 def read_features(path: Path, name: str) -> Float[np.ndarray, "rows dim"]:

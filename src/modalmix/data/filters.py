@@ -126,7 +126,13 @@ def _with_items(dataset: Dataset, keep: Bool[np.ndarray, " items"]) -> Dataset:
     catalog, events = dataset.catalog, dataset.interactions
     row, mask = (np.cumsum(keep) - 1).astype(np.int32), pl.Series(keep)
     modalities = {
-        name: Modality(name, modality.features[keep], modality.present[keep], modality.provenance)
+        name: Modality(
+            name,
+            modality.features[keep],
+            modality.present[keep],
+            modality.provenance,
+            None if modality.neighbors is None else modality.neighbors.keep(keep),
+        )
         for name, modality in catalog.modalities.items()
     }
     smaller = Catalog(IdMap(catalog.items.series.filter(mask)), modalities, catalog.table.filter(mask))

@@ -3,9 +3,10 @@
     interactions.parquet   user, item, [timestamp | order], [rating], [split]
     items.parquet          item, title, description, categories (list), any more columns
     <modality>.npy         or .safetensors, one row an item; beside it, optionally, <modality>.json
+    <modality>_knn10.npz   each item's most similar ones, for models over item graphs
     images/<item>.jpg      raw pictures, for the encoders
 
-Tables may be .csv, .tsv, .jsonl (also .csv.gz, .tsv.gz) as well. Other files, .npz among them, are left alone.
+Tables may be .csv, .tsv, .jsonl (also .csv.gz, .tsv.gz) as well. Other files are left alone.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from modalmix.data.build import make_dataset
 from modalmix.data.dataset import Dataset
 from modalmix.data.features import find_features
+from modalmix.data.neighbors import find_neighbors
 from modalmix.data.schema import ReadConfig
 from modalmix.data.tables import TABLE_SUFFIXES, find_table, read_table
 from modalmix.errors import DataError
@@ -31,6 +33,7 @@ def read_folder(path: Path | str, config: ReadConfig | None = None) -> Dataset:
         None if items is None else read_table(items),
         find_features(folder),
         config,
+        neighbors={} if items is None else find_neighbors(folder),
         name=folder.resolve().name,
         source=folder,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from modalmix.data.neighbors import Neighbors
 from modalmix.errors import DataError
 from modalmix.files import sha256_array
 
@@ -20,12 +21,14 @@ class Modality:
 
     `features` may be a memory map and of half precision; read it through `matrix`, which returns float32 with absent
     rows as zeros. `present[i]` is False where the item has no such content. `provenance` says encoder, source, date.
+    `neighbors` is the graph that came with the data, None where there is none: models then make one of the features.
     """
 
     name: str
     features: Float[np.ndarray, "items dim"]
     present: Bool[np.ndarray, " items"]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    neighbors: Neighbors | None = None
 
     @classmethod
     def from_matrix(
@@ -86,9 +89,11 @@ class Modality:
             )
         new = Modality.from_matrix(self.name, features, present=present)
         both = np.concatenate([np.asarray(self.features), features.astype(self.features.dtype)])
-        return Modality(self.name, both, np.concatenate([self.present, new.present]), self.provenance)
+        graph = None if self.neighbors is None else self.neighbors.append(len(new))
+        return Modality(self.name, both, np.concatenate([self.present, new.present]), self.provenance, graph)
 
     @cached_property
     def sha256(self) -> str:
-        """Content hash of features and presence."""
-        return sha256_array(self.features) + sha256_array(self.present)[:8]
+        """Content hash of features, presence and neighbours."""
+        graph = "" if self.neighbors is None else self.neighbors.sha256[:8]
+        return sha256_array(self.features) + sha256_array(self.present)[:8] + graph

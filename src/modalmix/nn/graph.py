@@ -23,17 +23,29 @@ def bipartite(interactions: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def symmetric_normalize(adjacency: sp.csr_matrix) -> sp.csr_matrix:
-    """D^-1/2 A D^-1/2 with D = row sums of A (Kipf & Welling 2017, He et al. 2020 eq. 8). A must be symmetric.
+    """D^-1/2 A D^-1/2 with D = row sums of A (Kipf & Welling 2017, He et al. 2020 eq. 8).
 
-    A node without an edge keeps an empty row. Raises DataError for a negative row sum.
+    A directed graph (nearest neighbours) takes the row sums on both sides, as the field does. Rows below a square A are
+    nodes that are nobody's neighbour. A node without an edge keeps an empty row. Raises DataError for a negative sum.
     """
+    if adjacency.shape[0] < adjacency.shape[1]:
+        raise DataError("a graph", got=f"shape {adjacency.shape}", expected="at least as many rows as columns")
     degree = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
     if (degree < 0).any():
         raise DataError("graph weights", got=f"row sum {degree.min():g}", expected="no negative row sum")
     inverse_root = np.zeros_like(degree)
     np.divide(1.0, np.sqrt(degree, where=degree > 0, out=np.ones_like(degree)), out=inverse_root, where=degree > 0)
-    scale = sp.diags(inverse_root)
-    return sp.csr_matrix(scale @ adjacency @ scale, dtype=np.float32)
+    right = inverse_root[: adjacency.shape[1]]
+    return sp.csr_matrix(sp.diags(inverse_root) @ adjacency @ sp.diags(right), dtype=np.float32)
+
+
+def row_normalize(adjacency: sp.csr_matrix) -> sp.csr_matrix:
+    """D^-1 A: each row sums to 1; an empty one stays empty. Raises DataError for a negative row sum."""
+    total = np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel()
+    if (total < 0).any():
+        raise DataError("graph weights", got=f"row sum {total.min():g}", expected="no negative row sum")
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    return sp.csr_matrix(sp.diags(inverse) @ adjacency, dtype=np.float32)
 
 
 @final

@@ -10,6 +10,7 @@ A model is a file in modalmix/models (or anywhere, given by path) with one setti
 from modalmix.models.contract.calibrated import Calibration, calibrate
 from modalmix.models.contract.dot import DotScorer
 from modalmix.models.contract.find import ModelType, find_model
+from modalmix.models.contract.graphs import ItemGraphConfig, ItemGraphRecommender, item_graph
 from modalmix.models.contract.query import Query, Scorer, Triples
 from modalmix.models.contract.recommender import ClosedFormRecommender, GradientRecommender, Recommender
 from modalmix.models.contract.settings import GradientConfig, ModelConfig
@@ -21,6 +22,8 @@ __all__ = [
     "DotScorer",
     "GradientConfig",
     "GradientRecommender",
+    "ItemGraphConfig",
+    "ItemGraphRecommender",
     "ModelConfig",
     "ModelType",
     "Query",
@@ -30,5 +33,6 @@ __all__ = [
     "Triples",
     "calibrate",
     "find_model",
+    "item_graph",
     "teach",
 ]

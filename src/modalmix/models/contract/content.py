@@ -61,12 +61,15 @@ class Asked(NamedTuple):
 
 @final
 class ModalityFeatures(nn.Module):
-    """The frozen features of one modality: columns standardised on warm items that have it, then rows of length 1.
+    """The features of one modality: columns standardised on warm items that have it, then rows of length 1.
 
-    The statistics are saved with the model; the features are not, they are the catalogue's.
+    The statistics are saved with the model; the features are not, they are the catalogue's. Trainable ones are
+    parameters that start there, and are saved.
     """
 
-    def __init__(self, modality: Modality, warm: Bool[np.ndarray, " items"], standardize: bool) -> None:
+    def __init__(
+        self, modality: Modality, warm: Bool[np.ndarray, " items"], standardize: bool, trainable: bool = False
+    ) -> None:
         """Raises ModelError when no warm item has the modality: nothing can be learnt from it."""
         super().__init__()
         self.name, self.dim = modality.name, modality.dim
@@ -84,7 +87,10 @@ class ModalityFeatures(nn.Module):
         x, present = self.read(modality)
         self.x: Tensor
         self.present: Tensor
-        self.register_buffer("x", x, persistent=False)
+        if trainable:
+            self.x = nn.Parameter(x)
+        else:
+            self.register_buffer("x", x, persistent=False)
         self.register_buffer("present", present, persistent=False)
 
     def read(self, modality: Modality) -> tuple[Float[Tensor, "items features"], Bool[Tensor, " items"]]:

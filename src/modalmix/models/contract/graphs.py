@@ -1,0 +1,190 @@
+"""Item graphs of models that propagate over what items look and sound like: cosine nearest neighbours, cached."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TypeVar, cast
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int32
+from pydantic import Field
+from torch import Tensor, nn
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.modality import Modality
+from modalmix.data.split import TrainData
+from modalmix.errors import ConfigError
+from modalmix.files import atomic, cache_folder, sha256_array, sha256_values
+from modalmix.models.contract.content import Content, ModalityFeatures, chosen_modalities
+from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.recommender import GradientRecommender
+from modalmix.models.contract.settings import GradientConfig
+from modalmix.nn.graph import Graph, bipartite, symmetric_normalize
+from modalmix.nn.neighbors import cosine_neighbors
+from modalmix.nn.rows import zero_cold
+
+_VERSION = 1  # of cosine_neighbors: an entry of another version is made again
+Rows = Int32[np.ndarray, "items k"]
+Cosines = Float32[np.ndarray, "items k"]
+
+
+class ItemGraphConfig(GradientConfig):
+    """Settings of a model over item graphs."""
+
+    modalities: tuple[str, ...] | None = None
+    """Names of the modalities to use; all of the catalogue's without it."""
+    neighbors: int = Field(10, ge=1)
+    """Nearest neighbours of an item in the graph of each modality, the item itself among them."""
+    standardize: bool = False
+    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    given_graphs: bool = True
+    """Whether the graph that comes with a data set (<modality>_knn10.npz) is used instead of one of the features."""
+    trainable_features: bool = False
+    """Whether the features are trained too, as some public codes do; slower by far."""
+
+
+def item_graph(
+    catalog: Catalog, name: str, k: int, *, given: bool = True, training_items: int | None = None
+) -> sp.csr_matrix:
+    """Each item's k nearest in one modality, itself among them, weighted by cosine: [all items, training items].
+
+    Items beyond the training ones (added later) have neighbours among these and are nobody's. An item without the
+    modality has an empty row and column: it is isolated. With `given`, a graph that came with the data is taken as it
+    is, as far as its items are present; its weights are those of its file.
+    Raises ModelError for an unknown modality, ConfigError when k is more than there are training items, or than the
+    given graph lists.
+    """
+    modality = catalog.modality(name)
+    within = len(catalog) if training_items is None else training_items
+    if k > within:
+        raise ConfigError("neighbors", got=k, expected=f"at most the {within:,} items", fix="Lower it.")
+    if given and modality.neighbors is not None:
+        return _given(modality, k, within)
+    present = modality.present[:within]
+    rows, cosines = _cached(modality.matrix(slice(None, within)), present, k)
+    if len(catalog) > within:
+        new_rows, new_cosines = _of_new_items(modality, k, within)
+        rows, cosines = np.concatenate([rows, new_rows]), np.concatenate([cosines, new_cosines])
+    return _matrix(rows, cosines, within)
+
+
+G = TypeVar("G", bound=ItemGraphConfig)
+
+
+class ItemGraphRecommender(GradientRecommender[G]):
+    """Id tables, the user-item graph, features and item graphs: what graph models with content start from.
+
+    A model says how they become vectors (`vectors`) and what it minimises (`loss`). Score = <user, item>. For another
+    catalogue than the training one (items added, content lost) `vectors` gets its features and item graphs.
+    """
+
+    def __init__(self, config: G, data: TrainData) -> None:
+        super().__init__(config, data)
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
+        self.train_catalog = data.catalog
+        self.features = nn.ModuleList(
+            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize, config.trainable_features)
+            for name in self.modalities
+        )
+        self.dims = [data.catalog.modality(name).dim for name in self.modalities]
+        self.users = nn.Embedding(self.n_users, config.dim)
+        self.items = nn.Embedding(self.n_items, config.dim)
+        nn.init.xavier_uniform_(self.users.weight)
+        nn.init.xavier_uniform_(self.items.weight)
+        self.graph = Graph(symmetric_normalize(bipartite(data.interactions.csr)))
+        self.warm_users: Tensor
+        self.warm_items: Tensor
+        self.register_buffer("warm_users", torch.from_numpy(data.interactions.user_degree > 0), persistent=False)
+        self.register_buffer("warm_items", torch.from_numpy(data.warm), persistent=False)
+
+    @abstractmethod
+    def vectors(self, catalog: Catalog) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
+        """Final vectors of all users and all items of `catalog`; items beyond the training ones have no id vector."""
+
+    def content(self, catalog: Catalog) -> Content:
+        """Features and presence of a catalogue, absent rows zero; trained features where they are trained."""
+        features = cast(Iterable[ModalityFeatures], self.features)
+        if catalog is self.train_catalog:
+            parts = [(modality.x, modality.present) for modality in features]
+        else:
+            parts = [self._read(modality, catalog) for modality in features]
+        x, present = zip(*parts, strict=True)
+        return Content(x, torch.stack(present, dim=1))
+
+    def _read(self, modality: ModalityFeatures, catalog: Catalog) -> tuple[Tensor, Tensor]:
+        x, present = modality.read(catalog.modality(modality.name))
+        if self.config.trainable_features:
+            x = torch.cat([modality.x, x[self.n_items :].to(modality.x)]).masked_fill(~present.unsqueeze(1), 0.0)
+        return x, present
+
+    def item_graph(self, name: str, catalog: Catalog) -> sp.csr_matrix:
+        """Each item's nearest in one modality, weighted by cosine: [items of `catalog`, training items]."""
+        settings = self.config
+        return item_graph(catalog, name, settings.neighbors, given=settings.given_graphs, training_items=self.n_items)
+
+    def id_vectors(self, catalog: Catalog) -> Float[Tensor, "items dim"]:
+        """The item embeddings, zeros for items beyond the training ones."""
+        return F.pad(self.items.weight, (0, 0, 0, len(catalog) - self.n_items))
+
+    def scorer(self, catalog: Catalog) -> DotScorer:
+        """Inner products of the final vectors; a user without a train event scores zero."""
+        self.check_extends(catalog)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            users, items = self.vectors(catalog)
+        self.train(was_training)
+        return DotScorer(zero_cold(users, self.warm_users), items)
+
+
+def _given(modality: Modality, k: int, within: int) -> sp.csr_matrix:
+    graph = modality.neighbors
+    assert graph is not None
+    if k > graph.k:
+        raise ConfigError(
+            f"neighbors of '{modality.name}'",
+            got=k,
+            expected=f"at most {graph.k}, which the given graph lists",
+            fix="Lower it, or set given_graphs=False to compute them from the features.",
+        )
+    rows = graph.rows[:, :k].copy()
+    rows[~modality.present] = -1
+    rows[rows >= within] = -1
+    rows[~modality.present[rows]] = -1  # row -1 looks up the last item: it stays -1 either way
+    return _matrix(rows, graph.weights[:, :k], within)
+
+
+def _of_new_items(modality: Modality, k: int, within: int) -> tuple[Rows, Cosines]:
+    x = torch.from_numpy(modality.matrix(slice(None, within)))
+    new = torch.from_numpy(modality.matrix(slice(within, None)))  # an absent one is all zero: no neighbours
+    rows, cosines = cosine_neighbors(x, torch.from_numpy(modality.present[:within]), k, queries=new)
+    return rows.numpy(), cosines.numpy()
+
+
+def _matrix(rows: Rows, weights: Cosines, within: int) -> sp.csr_matrix:
+    """[items, within] from neighbour lists."""
+    kept = rows >= 0
+    place = np.nonzero(kept)[0]
+    matrix = sp.csr_matrix((weights[kept], (place, rows[kept])), shape=(len(rows), within), dtype=np.float32)
+    matrix.sort_indices()
+    return matrix
+
+
+def _cached(
+    x: Float32[np.ndarray, "items features"], present: Bool[np.ndarray, " items"], k: int
+) -> tuple[Rows, Cosines]:
+    """Neighbours and cosines, from the cache where these features have been asked about before."""
+    key = sha256_values(_VERSION, sha256_array(x), sha256_array(present), k)
+    path = cache_folder() / "graphs" / f"knn-{key[:32]}.npz"
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file["rows"], file["cosines"]
+        except Exception:  # torn by another tool: made again
+            path.unlink(missing_ok=True)
+    rows, cosines = (one.numpy() for one in cosine_neighbors(torch.from_numpy(x), torch.from_numpy(present), k))
+    with atomic(path) as temporary:
+        np.savez(temporary, rows=rows, cosines=cosines)
+    return rows, cosines
