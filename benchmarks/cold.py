@@ -5,7 +5,6 @@ validation only; the test split is ranked once a row. Every model runs with its 
 values, which the paired tests need, go to results/per_user/ (not committed: 30 kB to 1 MB a row).
 """
 
-import argparse
 import platform
 import time
 from collections import defaultdict
@@ -18,7 +17,7 @@ import polars as pl
 import torch
 
 from benchmarks.data import REAL, citeulike
-from benchmarks.rows import RESULTS, Task, read, run, spread
+from benchmarks.rows import RESULTS, Task, command_line, read, spread
 from modalmix.data import Dataset
 from modalmix.evaluation import EvaluateConfig, fit_calibration, validation_score
 from modalmix.evaluation import evaluate as evaluate_scorer
@@ -216,19 +215,7 @@ def show(row: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=[], help="run only rows whose key contains all these texts")
-    parser.add_argument("--skip", nargs="*", default=[], help="leave out rows whose key contains one of these texts")
-    parser.add_argument("--table", action="store_true", help="only write the table")
-    options = parser.parse_args()
-    if not options.table:
-        if not REAL.is_dir():
-            print(f"skipped: the real data sets are not in {REAL.name}/; set MODALMIX_DATA to the folder that has them")
-            return
-        torch.set_num_threads(1)
-        keys = [(task, str(dict(task.key))) for task in tasks()]
-        chosen = [task for task, key in keys if all(text in key for text in options.only)]
-        run([one for one in chosen if not any(text in str(dict(one.key)) for text in options.skip)], FILE, show)
+    command_line(__doc__, tasks, FILE, show)
     TABLE.write_text(HEAD + table(), encoding="utf-8")
 
 

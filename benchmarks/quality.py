@@ -4,7 +4,6 @@ Selection, early stopping included, sees validation only; the test split is rank
 data, split and its hash, seed, settings, command, versions, CPU seconds and the estimates with their n.
 """
 
-import argparse
 import platform
 import time
 from collections import defaultdict
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.data import REAL
-from benchmarks.rows import RESULTS, Task, read, run, spread
+from benchmarks.rows import RESULTS, Task, command_line, read, spread
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model
@@ -123,17 +122,7 @@ def show(row: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="run only rows whose key contains this text")
-    parser.add_argument("--table", action="store_true", help="only write the table")
-    options = parser.parse_args()
-    if not options.table:
-        if not REAL.is_dir():
-            print(f"skipped: the real data sets are not in {REAL.name}/; set MODALMIX_DATA to the folder that has them")
-            return
-        torch.set_num_threads(1)
-        chosen = [task for task in tasks() if options.only in str(dict(task.key))]
-        run(chosen, FILE, show)
+    command_line(__doc__, tasks, FILE, show)
     TABLE.write_text(HEAD + table(), encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """A results file that grows row by row: kill it, start it again, and only the missing rows run."""
 
+import argparse
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,6 +9,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
+
+from benchmarks.data import REAL
 from modalmix.files import sha256_values
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,6 +58,26 @@ def run(tasks: Iterable[Task], path: Path, report: Callable[[dict[str, Any]], No
         _append(path, json.dumps(row))
         _claim_file(path, task.id).unlink(missing_ok=True)
         report(row)
+
+
+def command_line(
+    about: str | None, tasks: Callable[[], Iterable[Task]], path: Path, report: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run the missing rows that the flags choose, on one thread; none with --table, or where the real data are not."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--only", nargs="*", default=[], help="run only rows whose key contains all these texts")
+    parser.add_argument("--skip", nargs="*", default=[], help="leave out rows whose key contains one of these texts")
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    options = parser.parse_args()
+    if options.table:
+        return
+    if not REAL.is_dir():
+        print(f"skipped: the real data sets are not in {REAL.name}/; set MODALMIX_DATA to the folder that has them")
+        return
+    torch.set_num_threads(1)
+    keys = [(task, str(dict(task.key))) for task in tasks()]
+    chosen = [task for task, key in keys if all(text in key for text in options.only)]
+    run([one for one in chosen if not any(text in str(dict(one.key)) for text in options.skip)], path, report)
 
 
 def spread(values: Sequence[float]) -> str:

@@ -59,3 +59,26 @@ def test_values_hash_ignores_the_order_of_keys() -> None:
 def test_json_round_trip(tmp_path: Path) -> None:
     files.write_json(tmp_path / "x.json", {"title": "Amélie", "n": [1, 2]})
     assert files.read_json(tmp_path / "x.json") == {"title": "Amélie", "n": [1, 2]}
+
+
+def test_cached_arrays_are_made_once_and_again_when_torn(tmp_path: Path) -> None:
+    path, calls = tmp_path / "graphs" / "one.npz", []
+
+    def make() -> list[np.ndarray]:
+        calls.append(1)
+        return [np.arange(3), np.eye(2, dtype=np.float32)]
+
+    first, second = files.cached_arrays(path, ("a", "b"), make), files.cached_arrays(path, ("a", "b"), make)
+    assert len(calls) == 1
+    for one, other in zip(first, second, strict=True):
+        assert one.dtype == other.dtype
+        assert one.tolist() == other.tolist()
+    assert [file.name for file in path.parent.iterdir()] == ["one.npz"]
+    whole = path.read_bytes()
+    for times, torn in enumerate((whole[: len(whole) // 2], b"", b"foreign"), start=2):
+        path.write_bytes(torn)
+        assert files.cached_arrays(path, ("a", "b"), make)[0].tolist() == [0, 1, 2]
+        assert len(calls) == times
+        assert path.read_bytes()[:2] == b"PK"
+    np.savez(path, a=np.ones(1))
+    assert files.cached_arrays(path, ("a", "b"), make)[0].tolist() == [0, 1, 2]

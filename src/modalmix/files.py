@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,20 @@ def atomic(path: Path | str) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cached_arrays(path: Path, names: Sequence[str], make: Callable[[], Iterable[np.ndarray]]) -> list[np.ndarray]:
+    """The arrays of these names in an .npz file; what `make` gives is kept there where the file is missing or torn."""
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return [file[name] for name in names]
+        except Exception:  # numpy and zipfile raise a dozen kinds for a torn file: made again
+            path.unlink(missing_ok=True)
+    arrays: dict[str, Any] = dict(zip(names, make(), strict=True))
+    with atomic(path) as temporary:
+        np.savez(temporary, **arrays)
+    return list(arrays.values())
 
 
 def write_json(path: Path | str, value: Any) -> None:

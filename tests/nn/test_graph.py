@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from modalmix.errors import DataError
-from modalmix.nn.graph import Graph, bipartite, symmetric_normalize
+from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize
 
 
 @pytest.fixture
@@ -45,8 +45,34 @@ def test_isolated_nodes_have_empty_rows(interactions: sp.csr_matrix) -> None:
 
 
 def test_negative_degree_is_an_error() -> None:
-    with pytest.raises(DataError, match="row sum -1"):
-        symmetric_normalize(sp.csr_matrix(np.array([[0.0, -1.0], [-1.0, 0.0]])))
+    for normalize in (symmetric_normalize, row_normalize):
+        with pytest.raises(DataError, match="row sum -1"):
+            normalize(sp.csr_matrix(np.array([[0.0, -1.0], [-1.0, 0.0]])))
+
+
+def test_row_normalization_by_hand(directed: sp.csr_matrix) -> None:
+    matrix = sp.csr_matrix(np.array([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
+    before = matrix.copy()
+    normalized = row_normalize(matrix)
+    np.testing.assert_array_equal(normalized.toarray(), [[0.25, 0.75, 0], [0, 0, 0]])
+    assert normalized.dtype == np.float32
+    assert (matrix != before).nnz == 0
+    np.testing.assert_allclose(row_normalize(directed).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_directed_graphs_take_the_row_sums_on_both_sides() -> None:
+    matrix = sp.csr_matrix(np.array([[0.0, 4.0], [1.0, 0.0]]))  # row sums 4 and 1: both entries over 2
+    np.testing.assert_array_equal(symmetric_normalize(matrix).toarray(), [[0, 2], [0.5, 0]])
+
+
+def test_rows_below_a_square_are_nobodys_neighbours() -> None:
+    square = np.array([[0.0, 4.0], [1.0, 0.0]])
+    longer = symmetric_normalize(sp.csr_matrix(np.vstack([square, [9.0, 0.0], [4.0, 5.0], [0.0, 0.0]]))).toarray()
+    np.testing.assert_array_equal(longer[:2], symmetric_normalize(sp.csr_matrix(square)).toarray())
+    # sums 9 and 9, over the roots 3 and those of the columns, 2 and 1
+    np.testing.assert_allclose(longer[2:], [[9 / 6, 0], [4 / 6, 5 / 3], [0, 0]], rtol=1e-6)
+    with pytest.raises(DataError, match=r"a graph: got shape \(1, 2\), expected at least as many rows as columns"):
+        symmetric_normalize(sp.csr_matrix((1, 2)))
 
 
 def test_propagation_and_its_gradient_equal_a_dense_product(directed: sp.csr_matrix) -> None:

@@ -137,8 +137,10 @@ def in_processes(base: Path, world_size: int) -> dict[str, Any]:
         os.environ["WORLD_SIZE"] = str(world_size)
         fitted = train_whole(base / "run", world, CONFIG.replace(devices=world_size))
         weights = {name: value.double().sum().item() for name, value in fitted.model.state_dict().items()}
-        facts = {"weights": weights, "score": fitted.result.best_score, "losses": fitted.result.history[-1]["loss"]}
-        (base / f"{rank}.json").write_text(json.dumps(facts))
+        last = fitted.result.history[-1]
+        shared = {"weights": weights, "score": fitted.result.best_score, "loss": last["loss"], "report": last["report"]}
+        own = {name: float(value) for name, value in fitted.model.monitored().items()}
+        (base / f"{rank}.json").write_text(json.dumps({"shared": shared, "own": own}))
         torch.distributed.destroy_process_group()
 
     processes = [in_child(lambda rank=rank: work(rank)) for rank in range(world_size)]  # type: ignore[misc]

@@ -76,7 +76,8 @@ def test_an_interruption_changes_no_bit(
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert [row["loss"] for row in rows] == [row["loss"] for row in expected.history]
+    for part in ("loss", "report", "score", "lr"):
+        assert [row[part] for row in rows] == [row[part] for row in expected.history]
 
 
 def test_patience_and_the_latch_are_remembered(tmp_path: Path, train_tiny: Train) -> None:
@@ -97,6 +98,17 @@ def test_patience_and_the_latch_are_remembered(tmp_path: Path, train_tiny: Train
             continue
     assert (stopped.best_epoch, stopped.epochs, stopped.stopped) == (1, 4, "patience")
     assert read_tensors(tmp_path / "run" / "last.safetensors")[0]["model/latch"] == 2
+
+
+def test_a_report_is_kept_with_its_epoch(tmp_path: Path, train_tiny: Train) -> None:
+    """The latch closes in epoch 2: the report of epoch 3 is the first to say so, whatever was cut when."""
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path / "run", _raising(norm, 4), settle_at=2)
+    kept = read_tensors(tmp_path / "run" / "last.safetensors")[1]["state"]["history"]
+    assert [row["report"]["latch"] for row in kept] == [0.0, 0.0, 2.0]
+    _, result = train_tiny(tmp_path / "run", norm, settle_at=2)
+    assert [row["report"]["latch"] for row in result.history] == [0.0, 0.0, 2.0, 2.0, 2.0, 2.0]
+    assert [row["report"] for row in result.history[:3]] == [row["report"] for row in kept]
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path, train_tiny: Train, monkeypatch: Any) -> None:

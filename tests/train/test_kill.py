@@ -43,8 +43,8 @@ def test_twenty_kills(tmp_path: Path) -> None:
                 assert header == expected
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         others = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-        assert [(row["epoch"], row["loss"], row["score"]) for row in rows] == [
-            (row["epoch"], row["loss"], row["score"]) for row in others
+        assert [(row["epoch"], row["loss"], row["report"], row["score"]) for row in rows] == [
+            (row["epoch"], row["loss"], row["report"], row["score"]) for row in others
         ]
         assert {one.name for one in run.iterdir()} == {one.name for one in whole.iterdir()}, "nothing is left over"
         assert read_json(run / "run.json")["finished"] is not None
@@ -55,7 +55,10 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     told = nursery("ddp", tmp_path, 2)
     assert told["ends"] == [0, 0]
     first, second = read_json(tmp_path / "0.json"), read_json(tmp_path / "1.json")
-    assert first == second, "weights, score and mean losses are the same in both"
+    assert first["shared"] == second["shared"], "weights, score, mean losses and report are the same in both"
+    own = [process["own"]["negative"] for process in (first, second)]
+    assert own[0] != own[1], "each has seen its own batches"
+    assert first["shared"]["report"]["negative"] == pytest.approx(sum(own) / 2, rel=1e-6)
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(row)["loss"]["bpr"] for row in rows]
     assert losses[-1] < 0.8 * losses[0]

@@ -4,6 +4,8 @@ import errno
 import importlib.util
 import json
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,17 @@ from rich.console import Console
 from modalmix.errors import ConfigError, RunError
 from modalmix.train import log
 from modalmix.train.checkpoint import TrainState
-from modalmix.train.log import Log, MetricsFile, ProgressBar
+from modalmix.train.log import Log, MetricsFile, ProgressBar, TensorBoard
 from modalmix.train.run import RunFolder
 from modalmix.train.settings import TrainConfig
+
+REPORT = {"H_use": 0.9, "H_route": 0.75, "stage": 2.0, "load/first": 0.125}
 
 
 def state(epochs: int) -> TrainState:
     state = TrainState(best_epoch=1, best_score=0.123456)
     for epoch in range(1, epochs + 1):
-        state.add(epoch, {"bpr": 0.5, "reg": 0.25}, 0.1, 0.001, 2.0, 1.5, 10)
+        state.add(epoch, {"bpr": 0.5, "reg": 0.25}, REPORT, 0.1, 0.001, 2.0, 1.5, 10)
     return state
 
 
@@ -30,6 +34,7 @@ def test_a_row_has_everything() -> None:
         {
             "epoch": 1,
             "loss": {"bpr": 0.5, "reg": 0.25},
+            "report": REPORT,
             "score": 0.1,
             "lr": 0.001,
             "seconds": 2.0,
@@ -74,6 +79,31 @@ def test_tensorboard(tmp_path: Path) -> None:
         told.epoch(state(2))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss/reg")] == [(1, 0.25), (2, 0.25)]
+    assert [(event.step, event.value) for event in events.Scalars("model/load/first")] == [(1, 0.125), (2, 0.125)]
+
+
+def test_names_of_scalars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a writer that only remembers: this needs no TensorBoard."""
+    told: dict[str, tuple[float, int]] = {}
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None: ...
+
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            told[name] = (value, epoch)
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    TensorBoard(tmp_path, 0).add(state(2).history[-1])
+    assert told == {
+        "loss/bpr": (0.5, 2),
+        "loss/reg": (0.25, 2),
+        **{f"model/{name}": (value, 2) for name, value in REPORT.items()},
+        "score": (0.1, 2),
+        "lr": (0.001, 2),
+        "seconds": (2.0, 2),
+    }
 
 
 def test_tensorboard_without_a_folder() -> None:
@@ -82,7 +112,7 @@ def test_tensorboard_without_a_folder() -> None:
 
 
 def bar(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> tuple[ProgressBar, Console]:
-    console = Console(force_terminal=terminal, width=140, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(force_terminal=terminal, width=180, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     monkeypatch.setattr(log, "Console", lambda **_: console)
     return ProgressBar("recall@20", 0, 10, True), console
 
@@ -95,7 +125,8 @@ def test_the_bar_tells_epoch_losses_and_best(monkeypatch: pytest.MonkeyPatch) ->
     told.stop()
     text = console.export_text()
     assert "epoch 4/10" in text
-    assert "bpr 0.5000 reg 0.2500" in text
+    assert "bpr 0.5000 reg 0.2500 H_use 0.9000 H_route 0.7500 stage 2.0000" in text
+    assert "load" not in text, "a line holds three figures of a report"
     assert "best recall@20 0.1235 (epoch 1)" in text
 
 

@@ -1,5 +1,6 @@
 """The loop: what it keeps, when it stops, that seeds decide, that an interruption changes no bit."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,52 @@ class TestSeeds:
         train_tiny()
         assert not torch.are_deterministic_algorithms_enabled()
         assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+class TestReport:
+    """What a model monitors in an epoch is given to `end_epoch`; what it reports after that is in the epoch's row."""
+
+    def rows(self, folder: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    def test_the_epoch_ends_with_losses_and_what_is_monitored(self, tmp_path: Path, train_tiny: Train) -> None:
+        model, result = train_tiny(tmp_path / "run", epochs=3)
+        assert [row["report"] for row in self.rows(tmp_path / "run")] == [row["report"] for row in result.history]
+        for row in result.history:
+            assert list(row["loss"]) == ["bpr", "reg"], "what is monitored is no loss"
+            assert row["report"].keys() == {"latch", "negative", "bpr", "reg"}
+            assert {name: row["report"][name] for name in row["loss"]} == row["loss"]
+        assert result.history[-1]["report"]["negative"] == float(model.monitored()["negative"])  # type: ignore[operator]
+        assert len({row["report"]["negative"] for row in result.history}) == 3, "of this epoch alone"
+
+    def test_it_is_asked_for_before_validation(
+        self, train_tiny: Train, tiny: ModelType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        order: list[str] = []
+        kind = tiny.recommender
+        for name, whole in {"monitored": kind.monitored, "end_epoch": kind.end_epoch, "report": kind.report}.items():
+
+            def told(self: Any, *given: Any, name: str = name, whole: Any = whole) -> Any:
+                order.append(name)
+                return whole(self, *given)
+
+            monkeypatch.setattr(kind, name, told)
+        train_tiny(None, lambda model: order.append("validation") or 0.1, epochs=2)
+        assert order == ["monitored", "end_epoch", "report", "validation"] * 2
+
+    def test_numbers_of_any_kind_become_json(
+        self, tmp_path: Path, train_tiny: Train, tiny: ModelType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = {"tensor": torch.tensor(0.5), "numpy": np.float32(0.25), "integer": 2, "truth": True}
+        monkeypatch.setattr(tiny.recommender, "report", lambda self: found)
+        train_tiny(tmp_path / "run", epochs=1)
+        assert self.rows(tmp_path / "run")[0]["report"] == {"tensor": 0.5, "numpy": 0.25, "integer": 2.0, "truth": 1.0}
+
+    def test_a_model_that_has_nothing_to_tell(self, split: Any, quiet: TrainConfig) -> None:
+        prepared = find_model(str(Path(__file__).parent / "prepared_model.py"))
+        data = split.train_data()
+        result = train(prepared.recommender(prepared.config(), data), data, quiet)
+        assert [row["report"] for row in result.history] == [{}] * 5
 
 
 class TestPrepare:

@@ -38,7 +38,7 @@ class Dataset:
         return sha256_values(self.users.sha256, self.catalog.items.sha256, self.interactions.sha256, labels)
 
     def summary(self) -> dict[str, Any]:
-        """Sizes, sparsity, and per modality its dim and the share of items that have it."""
+        """Sizes, sparsity, and per modality its dim, the share of items that have it and the k of its graph."""
         events, users, items = len(self.interactions), len(self.users), len(self.catalog)
         return {
             "name": self.name,
@@ -48,6 +48,7 @@ class Dataset:
             "density": events / max(1, users * items),
             "modalities": {
                 name: {"dim": modality.dim, "present": float(modality.present.mean()) if items else 0.0}
+                | ({} if modality.neighbors is None else {"neighbors": modality.neighbors.k})
                 for name, modality in self.catalog.modalities.items()
             },
             **self.counts,

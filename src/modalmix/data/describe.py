@@ -74,7 +74,9 @@ def description_table(facts: dict[str, Any]) -> "Table":
         table.add_row(name.replace("_", " "), _as_text(value))
     for name, modality in facts["modalities"].items():
         present, encoder = f"{modality['present']:.1%} of the items", modality.get("encoder")
-        table.add_row(f"modality {name}", f"{modality['dim']}-d, {present}" + (f", {encoder}" if encoder else ""))
+        graph = f"graph of {modality['neighbors']} neighbours" if modality.get("neighbors") else ""
+        parts = (f"{modality['dim']}-d", present, encoder, graph)
+        table.add_row(f"modality {name}", ", ".join(part for part in parts if part))
     return table
 
 

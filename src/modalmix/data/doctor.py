@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modalmix.data.dataset import Dataset
+from modalmix.data.features import find_features
 from modalmix.data.identical import row_keys
 from modalmix.data.interactions import Interactions
 from modalmix.data.modality import Modality
+from modalmix.data.neighbors import find_neighbors, owner_of
 from modalmix.data.read import read_dataset
 from modalmix.data.schema import ReadConfig
 from modalmix.data.splitters import LABELS
@@ -47,7 +49,7 @@ def examine(source: Dataset | Path | str, config: ReadConfig | None = None) -> E
         except DataError as error:
             return Examination(problems=[str(error)])
     warnings = [*_event_warnings(source), *_item_warnings(source), *_rating_warnings(source.interactions)]
-    warnings += [*_time_warnings(source.interactions), *_label_warnings(source)]
+    warnings += [*_time_warnings(source.interactions), *_label_warnings(source), *_graph_warnings(source)]
     problems = list(_problems(source))
     for modality in source.catalog.modalities.values():
         if modality.present.any():
@@ -146,6 +148,35 @@ def _feature_warnings(modality: Modality) -> Iterator[str]:
     same = int(repeats[repeats > 1].sum())
     if same:
         yield f"{same:,} items share their row of '{name}' with another item (largest group {int(repeats.max()):,})"
+
+
+def _graph_warnings(dataset: Dataset) -> Iterator[str]:
+    """Graphs that do not fit their modality, and graph files that no model will see."""
+    with_graph = {name: one for name, one in dataset.catalog.modalities.items() if one.neighbors is not None}
+    for name, modality in with_graph.items():
+        assert modality.neighbors is not None
+        rows, own = modality.neighbors.rows, np.arange(len(modality))[:, None]
+        lonely = modality.present & ~((rows >= 0) & (rows != own)).any(axis=1)
+        if lonely.any():
+            yield f"{int(lonely.sum()):,} items that have '{name}' have no neighbour in its graph"
+        absent = (rows >= 0) & ~(modality.present[rows] & modality.present[:, None])
+        if absent.any():
+            yield f"{int(absent.sum()):,} edges of the graph of '{name}' touch items without it and do not count"
+    if dataset.source is None or not dataset.source.is_dir():
+        return
+    try:
+        graphs, features = find_neighbors(dataset.source), find_features(dataset.source)
+    except DataError as error:  # in a folder of another format, where neither is read
+        yield str(error)
+        return
+    taken = {owner_of(name, graphs) for name in with_graph}
+    wanted = {owner_of(name, graphs) for name in dataset.catalog.modalities}
+    known = wanted | {owner_of(name, graphs) for name in features}
+    for name in graphs:
+        if name not in known:
+            yield f"graph file {graphs[name].name} belongs to no modality"
+        elif name in wanted and name not in taken:
+            yield f"graph file {graphs[name].name} is not read: without an items table its rows are unknown"
 
 
 def _rating_warnings(events: Interactions) -> Iterator[str]:

@@ -14,7 +14,7 @@ from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.ids import IdMap
 from modalmix.data.modality import Modality
-from modalmix.data.neighbors import read_neighbors
+from modalmix.data.neighbors import owner_of, read_neighbors
 from modalmix.data.schema import ReadConfig
 from modalmix.errors import DataError
 from modalmix.files import read_json, sha256_file
@@ -93,21 +93,21 @@ def modality_from(
 
 
 def with_neighbors(modalities: Mapping[str, Modality], files: Mapping[str, Path]) -> dict[str, Modality]:
-    """The modalities, each with the graph of its name: `image_knn10` belongs to `image` and to `image_spectral64`.
+    """The modalities, each with the graph it takes (`owner_of`); a file that none takes is not read.
 
-    Raises DataError when a graph has another number of rows than there are items.
+    Raises DataError for a wrong graph, or one with another number of rows than there are items.
     """
     found = dict(modalities)
-    graphs = {name: read_neighbors(path) for name, path in files.items()}
     for name, modality in modalities.items():
-        owner = next((one for one in sorted(graphs, key=len, reverse=True) if f"{name}_".startswith(f"{one}_")), None)
+        owner = owner_of(name, files)
         if owner is None:
             continue
-        if len(graphs[owner]) != len(modality):
+        graph = read_neighbors(files[owner])
+        if len(graph) != len(modality):
             raise DataError(
-                f"{files[owner].name}", got=f"{len(graphs[owner]):,} rows", expected=f"{len(modality):,}, one an item"
+                f"graph file {files[owner]}", got=f"{len(graph):,} rows", expected=f"{len(modality):,}, one an item"
             )
-        found[name] = replace(modality, neighbors=graphs[owner])
+        found[name] = replace(modality, neighbors=graph)
     return found
 
 

@@ -1,19 +1,21 @@
 """Neighbour graphs that come with the data: <modality>_knn<k>.npz, each item's most similar ones.
 
 `neighbors` [items, k] holds item rows, most similar first, -1 where an item has fewer; `weights` or `norm_weight`
-[items, k] how similar they are, 1 where the file has neither. They stand for features that the data set does not hold.
+[items, k] how similar they are, none negative, 1 where the file has neither. They stand for features that the data set
+does not hold.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Float32, Int32
 
 from modalmix.errors import DataError
-from modalmix.files import sha256_array
+from modalmix.files import atomic, sha256_array, sha256_values
 
 _NAME = re.compile(r"(?P<modality>.+)_knn\d*")
 _WEIGHTS = ("weights", "norm_weight")
@@ -37,7 +39,7 @@ class Neighbors:
     @cached_property
     def sha256(self) -> str:
         """Content hash."""
-        return sha256_array(self.rows) + sha256_array(self.weights)[:8]
+        return sha256_values(sha256_array(self.rows), sha256_array(self.weights))
 
     def keep(self, items: Bool[np.ndarray, " items"]) -> "Neighbors":
         """The graph among the items to keep, which move up; the others are nobody's neighbour."""
@@ -88,6 +90,32 @@ def read_neighbors(path: Path) -> Neighbors:
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     if twice.any():
         raise DataError(f"graph file {path}", got=f"a neighbour twice in row {twice.any(axis=1).argmax()}")
+    return Neighbors(rows.astype(np.int32), _checked(weights, rows >= 0, path))
+
+
+def write_neighbors(path: Path, graph: Neighbors) -> None:
+    """Write `neighbors` and `weights`, as `read_neighbors` reads them."""
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, neighbors=graph.rows, weights=graph.weights)
+
+
+def owner_of(modality: str, graphs: Iterable[str]) -> str | None:
+    """Whose graph a modality takes: the longest name that it is, or begins with before an underscore; None for none.
+
+    `image_knn10` belongs to `image` and to `image_spectral64`.
+    """
+    return max((name for name in graphs if f"{modality}_".startswith(f"{name}_")), key=len, default=None)
+
+
+def _checked(weights: np.ndarray, listed: Bool[np.ndarray, "items k"], path: Path) -> Float32[np.ndarray, "items k"]:
+    """Weights of neighbours as float32, 0 where none is listed. Raises DataError."""
+    if weights.dtype.kind not in "fiu":
+        raise DataError(f"weights of {path}", got=f"dtype {weights.dtype}", expected="numbers")
+    with np.errstate(over="ignore"):
+        weights = np.where(listed, weights, 0).astype(np.float32)
     if not np.isfinite(weights).all():
         raise DataError(f"weights of {path}", got="NaN or Inf", expected="finite numbers")
-    return Neighbors(rows.astype(np.int32), weights.astype(np.float32))
+    if (weights < 0).any():
+        row = int((weights < 0).any(axis=1).argmax())
+        raise DataError(f"weights of {path}", got=f"{weights[row].min():g} in row {row}", expected="none negative")
+    return weights

@@ -15,6 +15,7 @@ from modalmix.data.features import find_features
 from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
 from modalmix.data.modality import Modality
+from modalmix.data.neighbors import find_neighbors, owner_of, write_neighbors
 from modalmix.data.tables import find_table
 from modalmix.errors import DataError
 from modalmix.files import atomic, sha256_file, write_json
@@ -23,7 +24,8 @@ _BLOCK_ROWS = 65_536
 
 
 def write_folder(dataset: Dataset, path: Path | str, overwrite: bool = False) -> Path:
-    """Write interactions.parquet, items.parquet and per modality <name>.npy (absent rows NaN) with <name>.json.
+    """Write interactions.parquet, items.parquet and per modality <name>.npy (absent rows NaN) with <name>.json;
+    its graph, where it has one, as <name>_knn<k>.npz.
 
     Written beside `path` and renamed, so that a full disk or a kill leaves the old folder or none. `overwrite` replaces
     a data set of these files; a folder with anything else in it (pictures, say) is never replaced.
@@ -45,10 +47,13 @@ def write_folder(dataset: Dataset, path: Path | str, overwrite: bool = False) ->
 def write_modality(modality: Modality, items: IdMap, folder: Path, overwrite: bool = False) -> None:
     """Write <name>.npy, rows in the order of `items`, absent rows NaN, and <name>.json with dim, ids and sha256.
 
-    Raises DataError when there is such a file and `overwrite` is not set.
+    Its graph, where it has one, is <name>_knn<k>.npz, in place of any of its name; without one such a file stays, as it
+    may be given. Raises DataError when there is such a file and `overwrite` is not set.
     """
     file, sidecar = folder / f"{modality.name}.npy", folder / f"{modality.name}.json"
-    for there in (file, sidecar, file.with_suffix(".safetensors")):
+    graph = modality.neighbors
+    old = None if graph is None else find_neighbors(folder).get(modality.name)
+    for there in (file, sidecar, file.with_suffix(".safetensors"), *([old] if old else [])):
         if there.exists() and (not overwrite or there.suffix == ".safetensors"):
             raise DataError(f"{there} is there already", fix="Choose another folder, or overwrite.")
     with atomic(file) as temporary:
@@ -56,6 +61,11 @@ def write_modality(modality: Modality, items: IdMap, folder: Path, overwrite: bo
     kept = {key: value for key, value in modality.provenance.items() if key not in ("ids", "dim", "sha256")}
     facts = {"dim": modality.dim, "sha256": sha256_file(file), "ids": items.series.to_list()}
     write_json(sidecar, {**kept, **facts})
+    if graph is not None:
+        path = folder / f"{modality.name}_knn{graph.k}.npz"
+        write_neighbors(path, graph)
+        if old is not None and old != path:  # of another k: two graphs of a name are an error
+            old.unlink()
 
 
 def dataset_table(dataset: Dataset, events: Interactions, labels: np.ndarray | None) -> pl.DataFrame:
@@ -94,8 +104,10 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise DataError(f"{target} is there already", fix="Choose another folder, or overwrite.")
     ours = {file for stem in ("interactions", "items") if (file := find_table(target, stem))}
-    for features in find_features(target).values():
-        ours |= {features, features.with_suffix(".json")}
+    graphs = find_neighbors(target)
+    for name, features in find_features(target).items():
+        owner = owner_of(name, graphs)
+        ours |= {features, features.with_suffix(".json"), *([graphs[owner]] if owner else [])}
     others = sorted(file.name for file in target.iterdir() if file not in ours)
     if others:
         raise DataError(f"{target} holds more than a data set", got=", ".join(others[:5]), fix="Choose another folder.")

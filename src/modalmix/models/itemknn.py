@@ -18,8 +18,8 @@ from torch import Tensor
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.errors import QueryError
 from modalmix.models.contract import ClosedFormRecommender, ModelConfig, Query
+from modalmix.models.contract.histories import history_rows
 
 _BLOCK = 1 << 24  # co-occurrences held at once, at most, if every pair of items had one
 
@@ -94,21 +94,5 @@ class ItemKNNScorer:
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items. Raises QueryError for an empty history."""
-        if query.users is not None:
-            histories = self.histories[query.users.cpu().numpy()]
-            histories.resize(len(query), len(self))  # an extended catalogue has more items than the histories
-        else:
-            histories = _histories(query.history.cpu().numpy(), len(self))  # type: ignore[union-attr]
+        histories = history_rows(query, self.histories, len(self))
         return torch.from_numpy((histories @ self.nearest).toarray())
-
-
-def _histories(history: Int64[np.ndarray, "batch length"], n_items: int) -> sp.csr_matrix:
-    """Queries x items, 1 where the history has the item."""
-    row, place = np.nonzero(history >= 0)
-    if len(np.unique(row)) < len(history):
-        raise QueryError("a history is empty", expected="at least one item", fix="Ask popularity instead.")
-    ones = np.ones(len(row), dtype=np.float32)
-    matrix = sp.csr_matrix((ones, (row, history[row, place])), shape=(len(history), n_items))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix

@@ -48,6 +48,37 @@ def row_normalize(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     return sp.csr_matrix(sp.diags(inverse) @ adjacency, dtype=np.float32)
 
 
+def co_occurrence(graph: sp.csr_matrix, interactions: sp.csr_matrix) -> float:
+    """How well an item graph foretells behaviour: mean over its edges (i, j), i not j, of c_ij / sqrt(d_i d_j).
+
+    c_ij users met both, d_i met i. In 0..1; 0 for a graph without edges between items that anybody met.
+    """
+    n_items = interactions.shape[1]
+    edges = sp.coo_matrix(graph[:n_items])
+    kept = edges.row != edges.col
+    degree = np.maximum(interactions.getnnz(axis=0), 1)
+    met_by = sp.csr_matrix(interactions @ sp.diags(degree**-0.5)).T.tocsr()
+    places = np.flatnonzero(kept)
+    parts = np.array_split(places, 1 + len(places) // 65_536)
+    total = sum(met_by[edges.row[part]].multiply(met_by[edges.col[part]]).sum() for part in parts)
+    return float(total / max(1, len(places)))
+
+
+def thin(interactions: sp.csr_matrix, dropout: float, rng: np.random.Generator) -> sp.csr_matrix:
+    """R with a share 1 - dropout of its edges, drawn one after the other with chances as 1 / sqrt(d_u d_i).
+
+    The smallest of |R| exponential draws with these rates are such a sample (Efraimidis & Spirakis 2006). At least one
+    edge stays.
+    """
+    rows, columns = interactions.nonzero()
+    user_degree, item_degree = interactions.getnnz(axis=1), interactions.getnnz(axis=0)
+    arrival = rng.exponential(size=len(rows)) * np.sqrt(user_degree[rows].astype(np.float64) * item_degree[columns])
+    count = max(1, round(len(rows) * (1 - dropout)))
+    kept = np.argpartition(arrival, count - 1)[:count]
+    ones = np.ones(count, dtype=np.float32)
+    return sp.csr_matrix((ones, (rows[kept], columns[kept])), shape=interactions.shape)
+
+
 @final
 class Graph(nn.Module):
     """A constant sparse matrix W (rows x columns) that multiplies dense ones: `graph(x)` = W x.

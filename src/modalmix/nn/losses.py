@@ -1,8 +1,12 @@
 """Losses: scalars to minimise, means over a batch."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from modalmix.nn.features import unit_rows
+from modalmix.nn.softmax import full_softmax_loss
 
 
 def bpr_loss(positive: Float[Tensor, " batch"], negative: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
@@ -19,3 +23,14 @@ def l2_penalty(*vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
     Without the factor 1/2 that some papers write: their weight is twice ours.
     """
     return sum(vector.square().sum() for vector in vectors) / len(vectors[0])  # type: ignore[return-value]
+
+
+def info_nce(
+    queries: Float[Tensor, "batch dim"], keys: Float[Tensor, "batch dim"], temperature: float
+) -> Float[Tensor, ""]:
+    """mean -log softmax(cos(q_k, .) / t)[k] over the rows: each query's own key against the keys of the whole batch.
+
+    InfoNCE, van den Oord et al. 2018, one direction. Never holds all batch x batch cosines.
+    """
+    own = torch.arange(len(queries), device=queries.device)
+    return full_softmax_loss(unit_rows(queries) / temperature, unit_rows(keys), own)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from modalmix.nn.linear import frozen_linear
+
 _CHUNK = 1 << 22  # scores held at once: 16 MB in float32
 
 
@@ -24,20 +26,20 @@ class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, items: Tensor, positive: Tensor) -> Tensor:
         grad_queries, grad_items = torch.empty_like(queries), torch.zeros_like(items)
-        rows = max(1, _CHUNK // max(1, len(items)))
-        scores = queries.new_empty(min(rows, len(queries)), len(items))
+        rows, columns = max(1, _CHUNK // max(1, len(items))), items.T.contiguous()
         total = queries.new_zeros(())
         for start in range(0, len(queries), rows):
-            chunk, target = queries[start : start + rows], positive[start : start + rows].unsqueeze(1)
-            p = torch.mm(chunk, items.T, out=scores[: len(chunk)])
+            chunk, target = queries[start : start + rows], positive[start : start + rows]
+            p = frozen_linear(chunk, items)
             largest = p.amax(dim=1, keepdim=True)
-            scored = p.gather(1, target) - largest
+            scored = p.gather(1, target.unsqueeze(1)) - largest
             mass = p.sub_(largest).exp_().sum(dim=1, keepdim=True)
             total += (mass.log() - scored).sum()
-            # d loss / d scores = softmax - one-hot, over the batch
-            p.div_(mass * len(queries)).scatter_add_(1, target, torch.full_like(scored, -1.0 / len(queries)))
-            torch.mm(p, items, out=grad_queries[start : start + rows])
-            grad_items.addmm_(p.T, chunk)
+            # d loss / d scores = (p / mass - one-hot) / batch: the division is done on the side of length dim
+            share, own = 1.0 / (mass * len(queries)), items.index_select(0, target)
+            grad_queries[start : start + rows] = frozen_linear(p, columns).mul_(share).sub_(own, alpha=1 / len(queries))
+            grad_items += frozen_linear((chunk * share).T.contiguous(), p.T).T
+            grad_items.index_add_(0, target, chunk, alpha=-1 / len(queries))
         ctx.save_for_backward(grad_queries, grad_items)
         return total / len(queries)
 

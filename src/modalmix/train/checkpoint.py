@@ -41,6 +41,7 @@ class TrainState:
         self,
         epoch: int,
         losses: dict[str, float],
+        report: dict[str, float],
         score: float | None,
         lr: float,
         seconds: float,
@@ -51,10 +52,8 @@ class TrainState:
         self.epoch = epoch
         self.seconds += seconds
         self.cpu_seconds += cpu_seconds
-        times = {"seconds": seconds, "cpu_seconds": cpu_seconds}
-        self.history.append(
-            {"epoch": epoch, "loss": losses, "score": score, "lr": lr, **times, "peak_memory": peak_memory}
-        )
+        cost = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_memory": peak_memory}
+        self.history.append({"epoch": epoch, "loss": losses, "report": report, "score": score, "lr": lr, **cost})
 
 
 @final

@@ -16,6 +16,7 @@ from modalmix.train.run import RunFolder
 from modalmix.train.settings import TrainConfig
 
 Row = Mapping[str, Any]
+_SHOWN = 3  # figures of a model's report that fit on the line of the progress bar
 
 
 @final
@@ -98,6 +99,7 @@ class TensorBoard:
     def add(self, row: Row) -> None:
         """One epoch's row."""
         numbers = {f"loss/{name}": value for name, value in row["loss"].items()}
+        numbers |= {f"model/{name}": value for name, value in row["report"].items()}
         numbers |= {name: row[name] for name in ("score", "lr", "seconds") if row[name] is not None}
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, row["epoch"])
@@ -143,7 +145,8 @@ class ProgressBar:
         score = ""
         if state.best_score is not None:
             score = f"best {self._metric} {state.best_score:.4f} (epoch {state.best_epoch})"
-        losses = _losses(state.history[-1]["loss"])
+        row = state.history[-1]
+        losses = _losses(row["loss"] | {name: row["report"][name] for name in list(row["report"])[:_SHOWN]})
         self._progress.update(self._task, completed=state.epoch, epoch=state.epoch, losses=losses, score=score)
 
 

@@ -81,12 +81,14 @@ def train(
             while state.stopped is None:
                 clock, epoch = Clock(), state.epoch + 1
                 losses = train_epoch(epoch, model, wrapped.loss, optimizer, data, config, fabric, log)
+                report = {name: float(value) for name, value in model.report().items()}
                 due = epoch % settings.eval_every == 0 or epoch == settings.epochs
                 score = validation(model, validate, fabric) if validate and due else None
                 if select(state, epoch, score, model):
                     checkpoints.keep_best(epoch, score)
                 lr = optimizer.param_groups[0]["lr"]
-                state.add(epoch, losses, score, lr, clock.seconds, clock.cpu_seconds, peak_memory(fabric.device))
+                memory = peak_memory(fabric.device)
+                state.add(epoch, losses, report, score, lr, clock.seconds, clock.cpu_seconds, memory)
                 log.epoch(state)
                 if epoch % config.checkpoint_every == 0 or state.stopped:
                     checkpoints.save(state)
@@ -141,7 +143,8 @@ def train_epoch(
     if losses.steps == 0:
         raise TrainError(f"epoch {epoch} has no batch", expected=f"at least {fabric.world_size}, one a process")
     means = average(losses.means(), fabric)
-    model.end_epoch(epoch, means)
+    monitored = {name: float(value) for name, value in model.monitored().items()}
+    model.end_epoch(epoch, means | average(monitored, fabric))
     return means
 
 
@@ -189,7 +192,7 @@ def share(batches: Iterator[Batch], rank: int, world: int) -> Iterator[Batch]:
 
 def average(means: dict[str, float], fabric: "Fabric") -> dict[str, float]:
     """The mean over processes; each has seen as many steps."""
-    if fabric.world_size == 1:
+    if fabric.world_size == 1 or not means:
         return means
     values = torch.tensor(list(means.values()), device=fabric.device)
     values = cast(torch.Tensor, fabric.all_reduce(values, reduce_op="mean"))

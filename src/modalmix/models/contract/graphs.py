@@ -1,7 +1,7 @@
 """Item graphs of models that propagate over what items look and sound like: cosine nearest neighbours, cached."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
@@ -12,16 +12,18 @@ from jaxtyping import Bool, Float, Float32, Int32
 from pydantic import Field
 from torch import Tensor, nn
 
+from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError
-from modalmix.files import atomic, cache_folder, sha256_array, sha256_values
+from modalmix.files import cache_folder, cached_arrays, sha256_array, sha256_values
 from modalmix.models.contract.content import Content, ModalityFeatures, chosen_modalities
 from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.query import Scorer
 from modalmix.models.contract.recommender import GradientRecommender
 from modalmix.models.contract.settings import GradientConfig
-from modalmix.nn.graph import Graph, bipartite, symmetric_normalize
+from modalmix.nn.graph import Graph, bipartite, co_occurrence, symmetric_normalize
 from modalmix.nn.neighbors import cosine_neighbors
 from modalmix.nn.rows import zero_cold
 
@@ -70,6 +72,33 @@ def item_graph(
     return _matrix(rows, cosines, within)
 
 
+def modality_weights(
+    given: Mapping[str, float] | None,
+    modalities: tuple[str, ...],
+    graphs: Sequence[sp.csr_matrix],
+    interactions: sp.csr_matrix,
+) -> list[float]:
+    """The weight of each modality's item graph, sum 1: the given ones, or else how well each foretells behaviour.
+
+    Without `given` a weight is proportional to the graph's mean co-occurrence in the train interactions
+    (`nn.graph.co_occurrence`); equal where nothing co-occurs. Raises ConfigError unless all modalities are named, and
+    no other, with weights that are not negative and not all 0.
+    """
+    if given is None:
+        found = [co_occurrence(graph, interactions) for graph in graphs]
+        return [one / sum(found) for one in found] if sum(found) > 0 else [1 / len(found)] * len(found)
+    for name in given:
+        if name not in modalities:
+            raise ConfigError(f"graph_weights has no modality '{name}' to weigh", fix=nearest(name, modalities))
+    for name in modalities:
+        if name not in given:
+            raise ConfigError(f"graph_weights has no weight for '{name}'", fix="Give one, 0 to leave its graph out.")
+    weights = [given[name] for name in modalities]
+    if min(weights) < 0 or sum(weights) == 0:
+        raise ConfigError("graph_weights", got=dict(given), expected="no negative weight, and one above 0")
+    return [weight / sum(weights) for weight in weights]
+
+
 G = TypeVar("G", bound=ItemGraphConfig)
 
 
@@ -107,14 +136,19 @@ class ItemGraphRecommender(GradientRecommender[G]):
         """Features and presence of a catalogue, absent rows zero; trained features where they are trained."""
         features = cast(Iterable[ModalityFeatures], self.features)
         if catalog is self.train_catalog:
-            parts = [(modality.x, modality.present) for modality in features]
+            parts = [self._trained(modality) for modality in features]
         else:
             parts = [self._read(modality, catalog) for modality in features]
         x, present = zip(*parts, strict=True)
         return Content(x, torch.stack(present, dim=1))
 
+    def _trained(self, modality: ModalityFeatures) -> tuple[Tensor, Tensor]:
+        if not self.config.trainable_features:
+            return modality.x, modality.present
+        return modality.x.masked_fill(~modality.present.unsqueeze(1), 0.0), modality.present
+
     def _read(self, modality: ModalityFeatures, catalog: Catalog) -> tuple[Tensor, Tensor]:
-        x, present = modality.read(catalog.modality(modality.name))
+        x, present = (part.to(modality.x.device) for part in modality.read(catalog.modality(modality.name)))
         if self.config.trainable_features:
             x = torch.cat([modality.x, x[self.n_items :].to(modality.x)]).masked_fill(~present.unsqueeze(1), 0.0)
         return x, present
@@ -128,7 +162,7 @@ class ItemGraphRecommender(GradientRecommender[G]):
         """The item embeddings, zeros for items beyond the training ones."""
         return F.pad(self.items.weight, (0, 0, 0, len(catalog) - self.n_items))
 
-    def scorer(self, catalog: Catalog) -> DotScorer:
+    def scorer(self, catalog: Catalog) -> Scorer:
         """Inner products of the final vectors; a user without a train event scores zero."""
         self.check_extends(catalog)
         was_training = self.training
@@ -177,14 +211,9 @@ def _cached(
 ) -> tuple[Rows, Cosines]:
     """Neighbours and cosines, from the cache where these features have been asked about before."""
     key = sha256_values(_VERSION, sha256_array(x), sha256_array(present), k)
-    path = cache_folder() / "graphs" / f"knn-{key[:32]}.npz"
-    if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return file["rows"], file["cosines"]
-        except Exception:  # torn by another tool: made again
-            path.unlink(missing_ok=True)
-    rows, cosines = (one.numpy() for one in cosine_neighbors(torch.from_numpy(x), torch.from_numpy(present), k))
-    with atomic(path) as temporary:
-        np.savez(temporary, rows=rows, cosines=cosines)
+    rows, cosines = cached_arrays(
+        cache_folder() / "graphs" / f"knn-{key[:32]}.npz",
+        ("rows", "cosines"),
+        lambda: (one.numpy() for one in cosine_neighbors(torch.from_numpy(x), torch.from_numpy(present), k)),
+    )
     return rows, cosines

@@ -103,7 +103,15 @@ class GradientRecommender(Recommender[C]):
         """Called before epoch 1, 2, ...; nothing unless overridden."""
 
     def end_epoch(self, epoch: int, means: Mapping[str, float]) -> None:
-        """Called after each epoch with the mean of each loss term; nothing unless overridden."""
+        """Called after each epoch with the mean of each loss term, and what is `monitored`."""
+
+    def monitored(self) -> Mapping[str, Tensor]:
+        """Scalars of the epoch that ends, beside its losses; averaged over the processes, then given to `end_epoch`."""
+        return {}
+
+    def report(self) -> Mapping[str, float]:
+        """What the training record keeps of the epoch, after `end_epoch`: metrics.jsonl, TensorBoard, the screen."""
+        return {}
 
     @property
     def settled(self) -> bool:

@@ -1,0 +1,220 @@
+"""Graph models on the field's 8:1:1 splits: `python -m benchmarks.graphs [--only TEXT ...] [--table]`.
+
+Rows grow in results/graphs.jsonl. Selection and early stopping see validation only (Recall@20, train items masked);
+the test split is ranked once a row: with mask=train (the field's protocol), mask=seen, and for users and items of the
+long tail. Every model runs with its defaults on every data set. Per-user values, which the paired tests need, go to
+results/per_user/ (not committed).
+"""
+
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks.data import REAL
+from benchmarks.rows import RESULTS, Task, command_line, read, spread
+from modalmix.data import Dataset, Holdout
+from modalmix.evaluation import EvaluateConfig
+from modalmix.evaluation import evaluate as evaluate_scorer
+from modalmix.evaluation.compare import compare, holm
+from modalmix.models.contract import ClosedFormRecommender, find_model
+from modalmix.pipeline import load_data, split_data
+from modalmix.train import TrainConfig, fit
+
+FILE, TABLE, PER_USER = RESULTS / "graphs.jsonl", RESULTS / "graphs.md", RESULTS / "per_user"
+METRICS, KS = ("recall", "ndcg"), (10, 20, 50)
+SHOWN = ("recall@20", "ndcg@20")
+SPECTRAL = ("image_spectral64", "text_spectral64")
+DATA = {  # name -> seeds, modalities, what the features are
+    "amazon-baby": (3, SPECTRAL, "item graphs: of the original features, as given; dense features GRAPH-DERIVED"),
+    "amazon-sports": (2, SPECTRAL, "item graphs: of the original features, as given; dense features GRAPH-DERIVED"),
+    "tiktok": (2, ("image", "audio"), "given image and audio features; item graphs computed from them"),
+}
+CLOSED = ("popularity", "itemknn", "ease", "graphfilter")
+TRAINED = ("magnet", "smore", "freedom", "mgcn", "lattice", "bm3", "lightgcn", "bprmf", "vbpr")
+PRESETS = ("published", "paper")
+ABLATIONS = "amazon-baby"
+SPARSE, TAIL = 3, 0.8  # train events of a sparse user at most; quantile of item degrees below which the long tail is
+
+
+def tasks() -> Iterator[Task]:
+    """Every row there should be, the cheap ones first."""
+    for data in DATA:
+        for model in CLOSED:
+            yield task(model, data, 0)
+    for seed in range(max(seeds for seeds, _, _ in DATA.values())):
+        for data, (seeds, _, _) in DATA.items():
+            if seed < seeds:
+                for model in TRAINED:
+                    yield task(model, data, seed)
+    for seed in range(2):
+        for data in DATA:
+            for preset in PRESETS:
+                yield task("magnet", data, seed, preset=preset)
+    config = find_model("magnet").config
+    for seed in range(2):
+        for variant in config.ablations:
+            yield task("magnet", ABLATIONS, seed, variant=variant)
+
+
+def task(model: str, data: str, seed: int, preset: str = "default", variant: str = "") -> Task:
+    """One model on one data set; `variant` is one of its ablations."""
+    key = {"model": model, "preset": preset, "variant": variant, "data": data, "seed": seed}
+    return Task(key, partial(measure, key))
+
+
+def open_data(name: str) -> Dataset:
+    """A data set with the features of `DATA`."""
+    return load_data(REAL / name, features="files", modalities=DATA[name][1])
+
+
+def measure(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Fit once, rank the test split under both masks, and its tails."""
+    dataset = open_data(key["data"])
+    split = split_data(dataset, "as-given")
+    found = find_model(key["model"])
+    settings = dict(found.config.ablations[key["variant"]]) if key["variant"] else {}
+    if "seed" in found.config.model_fields:
+        settings["seed"] = 2025 + key["seed"]
+    train = TrainConfig(progress=False, metric="recall@20", mask="train")
+    wall, cpu = time.perf_counter(), time.process_time()
+    fitted = fit(found, split, found.config.preset(key["preset"], **settings), train)
+    seconds = {"cpu_s": round(time.process_time() - cpu, 2), "wall_s": round(time.perf_counter() - wall, 2)}
+    scorer, testing = fitted.scorer(), split.testing()
+    config = EvaluateConfig(metrics=METRICS, ks=KS, mask="train", pools=("all",))
+    cpu = time.process_time()
+    results = {"train": evaluate_scorer(scorer, testing, config)}
+    seconds["ranking_cpu_s"] = round(time.process_time() - cpu, 2)
+    results["seen"] = evaluate_scorer(scorer, testing, config.replace(mask="seen", floors=False))
+    for name, part in tails(testing).items():
+        results[name] = evaluate_scorer(scorer, part, config.replace(floors=False))
+    PER_USER.mkdir(parents=True, exist_ok=True)
+    results["train"].save_per_user(PER_USER / f"{Task(key, dict).id}.parquet")
+    history = fitted.result.history
+    return {
+        "config": fitted.model.config.model_dump(mode="json"),
+        "train": train.model_dump(mode="json"),
+        "best_epoch": fitted.result.best_epoch,
+        "epochs": fitted.result.epochs,
+        "stopped": fitted.result.stopped,
+        "validation": fitted.result.best_score,
+        "epoch_cpu_s": round(float(np.median([row["cpu_seconds"] for row in history])), 2) if history else None,
+        "peak_memory": fitted.result.peak_memory,
+        "report": history[-1]["report"] if history else {},
+        "split_sha256": split.sha256,
+        "features": {name: m.sha256 for name, m in dataset.catalog.modalities.items()},
+        **seconds,
+        "test": {name: result.to_dict() for name, result in results.items()},
+        "command": "python -m benchmarks.graphs",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def tails(testing: Holdout) -> dict[str, Holdout]:
+    """Parts of the held-out events, all other things alike: of sparse users, and of items in the long tail."""
+    user_degree, item_degree = testing.train.user_degree, testing.train.item_degree
+    positives = testing.positives
+    parts = {
+        "sparse users": user_degree[positives.user] <= SPARSE,
+        "long tail": item_degree[positives.item] <= np.quantile(item_degree, TAIL),
+    }
+    return {name: replace(testing, positives=positives.take(part)) for name, part in parts.items() if part.any()}
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Model, and what is not its default."""
+    return " ".join([row["model"], *([] if row["preset"] == "default" else [row["preset"]]), row["variant"]]).strip()
+
+
+def paired_tests(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Model -> p of the paired t-test of its Recall@20 (mask=train) against magnet over users, Holm-corrected.
+
+    Each model is compared on the seeds that both have; a user counts once, and a closed form stands against every seed.
+    """
+    frames: dict[str, list[pl.DataFrame]] = defaultdict(list)
+    for row in rows:
+        path = PER_USER / f"{row['id']}.parquet"
+        if path.exists():
+            values = pl.read_parquet(path).filter(pl.col("pool") == "all").select("user", "recall@20")
+            closed = issubclass(find_model(row["model"]).recommender, ClosedFormRecommender)
+            seeds = range(DATA[row["data"]][0]) if closed else [row["seed"]]
+            frames[name_of(row)] += [values.with_columns(split=pl.lit(seed)) for seed in seeds]
+    tables = {name: pl.concat(parts) for name, parts in frames.items()}
+    ours = tables.pop("magnet", None)
+    if ours is None:
+        return {}
+    names = [name for name, other in tables.items() if set(ours["split"]) & set(other["split"])]
+    raw = [compare(ours, tables[name], "recall@20", resamples=0).p_t for name in names]
+    return dict(zip(names, holm(raw), strict=True))
+
+
+def table() -> str:
+    """One section a data set, best first."""
+    by_data: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read(FILE).values():
+        by_data[row["data"]].append(row)
+    return "\n".join(_section(data, by_data[data]) for data in DATA if by_data[data])
+
+
+def _section(data: str, rows: list[dict[str, Any]]) -> str:
+    found, groups = paired_tests(rows), defaultdict(list)
+    for row in rows:
+        groups[name_of(row)].append(row)
+    lines = [f"## {data}", "", f"{DATA[data][2]}. Split {rows[0]['split_sha256'][:12]}.", ""]
+    lines += ["| model | n | Recall@20, mask=train | NDCG@20 | p | Recall@20, mask=seen | NDCG@20 | validation |"]
+    lines[-1] += " sparse users | long tail | CPU s | an epoch |"
+    lines += ["|---" * 12 + "|"]
+    for name, ones in sorted(groups.items(), key=lambda group: -mean(_values(group[1], "train", "recall@20"))):
+        p = found.get(name)
+        cells = [name, str(len(ones)), *(spread(_values(ones, "train", metric)) for metric in SHOWN)]
+        cells += ["" if p is None else "< .001" if p < 0.001 else f"{p:.3f}"]
+        cells += [spread(_values(ones, "seen", metric)) for metric in SHOWN]
+        cells += [f"{mean(row['validation'] for row in ones):.4f}"]
+        cells += [f"{mean(_values(ones, part, 'recall@20')):.4f}" for part in ("sparse users", "long tail")]
+        cells += [f"{mean(row['cpu_s'] for row in ones):.0f}"]
+        epochs = [row["epoch_cpu_s"] for row in ones if row["epoch_cpu_s"] is not None]
+        cells += [f"{mean(epochs):.1f}" if epochs else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(rows: list[dict[str, Any]], part: str, metric: str) -> list[float]:
+    return [row["test"][part]["pools"]["all"]["metrics"][metric]["mean"] for row in rows]
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """One line a finished row."""
+    figures = " ".join(f"{part} {_values([dict(row)], part, 'recall@20')[0]:.4f}" for part in row["test"])
+    print(
+        name_of(row), row["data"], row["seed"], f"validation {row['validation']:.4f}", figures, f"{row['cpu_s']} CPU s"
+    )
+
+
+HEAD = f"""# Graph models
+Made by `python -m benchmarks.graphs`, which runs only missing rows; settings, seeds, hashes and versions of every row
+are in `graphs.jsonl`. The field's fixed 8:1:1 splits, full ranking. Mean ± sd over n seeds. Selection by validation
+Recall@20 alone. mask=train leaves out train items (the field's protocol), mask=seen validation items as well. p: paired
+t-test of Recall@20 (mask=train) against magnet over users, Holm-corrected over the models. Sparse users: at most
+{SPARSE} train events; long tail: test events of items up to the {TAIL:.0%} quantile of train degrees (Recall@20,
+mask=train). Every model has its defaults. CPU seconds were measured with other work on the machine.
+
+"""
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    command_line(__doc__, tasks, FILE, show)
+    TABLE.write_text(HEAD + table(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
