@@ -40,7 +40,7 @@ DATA = {  # name -> seeds, modalities, what the features are
 }
 CLOSED = ("popularity", "itemknn", "ease", "graphfilter")
 TRAINED = ("magnet", "smore", "freedom", "mgcn", "lattice", "bm3", "lightgcn", "bprmf", "vbpr")
-PRESETS = ("published", "paper")
+PRESETS = ("no-prior", "paper")
 ABLATIONS = "amazon-baby"
 SPARSE, TAIL = 3, 0.8  # train events of a sparse user at most; quantile of item degrees below which the long tail is
 

@@ -1,20 +1,19 @@
-"""FREEDOM against plain dense algebra, its sampling against chances worked by hand."""
+"""FREEDOM against plain dense algebra."""
 
 from collections.abc import Callable
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contract import Query, Triples
-from modalmix.models.freedom import FREEDOM, FREEDOMConfig, graph_weights, thin
+from modalmix.models.freedom import FREEDOM, FREEDOMConfig, graph_weights
+from modalmix.nn.graph import thin
 
 USERS, ITEMS, COLD = 40, 30, 6
 BATCH = Triples(torch.tensor([0, 1, 1, 7]), torch.tensor([3, 4, 5, 3]), torch.tensor([9, 3, 9, 0]))
@@ -109,36 +108,6 @@ def test_an_added_item_is_made_of_the_ids_of_its_neighbours(data: TrainData) -> 
         _, items = built.vectors(bigger)
         expected = 0.5 * built.items.weight[nearest].mean(dim=0)
     torch.testing.assert_close(items[ITEMS], expected)  # all have 4 neighbours: each weighs 1 / 4
-
-
-def small_graph() -> sp.csr_matrix:
-    return sp.csr_matrix(np.array([[1, 1], [0, 1]], dtype=np.float32))
-
-
-@pytest.mark.parametrize(("dropout", "count"), [(0.6, 1), (0.3, 2)])
-def test_edges_are_drawn_with_chances_as_one_over_the_root_of_degrees(dropout: float, count: int) -> None:
-    chance = np.array([[2**-0.5, 0.5], [0, 2**-0.5]])  # degrees: user 0 and item 1 have two edges
-    edges = [(0, 0), (0, 1), (1, 1)]
-    expected = np.zeros((2, 2))
-    for order in permutations(edges, count):  # drawn one after the other, without replacement
-        probability, left = 1.0, chance.sum()
-        for edge in order:
-            probability *= chance[edge] / left
-            left -= chance[edge]
-        for edge in order:
-            expected[edge] += probability
-    rng, draws = np.random.default_rng(0), 4000
-    found = sum((thin(small_graph(), dropout, rng).toarray() for _ in range(draws)), np.zeros((2, 2))) / draws
-    assert np.abs(found - expected).max() < 4 * np.sqrt(0.25 / draws)
-    assert abs(expected[0, 0] - expected[0, 1]) > 8 * np.sqrt(0.25 / draws), "chances that are equal show nothing"
-
-
-@pytest.mark.parametrize(("dropout", "kept"), [(0.0, 3), (0.34, 2), (0.99, 1)])
-def test_a_thinned_graph_holds_that_share_of_the_edges(dropout: float, kept: int) -> None:
-    thinned = thin(small_graph(), dropout, np.random.default_rng(0))
-    assert thinned.nnz == kept
-    assert set(zip(*thinned.nonzero(), strict=True)) <= {(0, 0), (0, 1), (1, 1)}
-    assert (thinned.data == 1).all()
 
 
 def test_each_epoch_has_its_own_edges_and_the_same_ones_again(data: TrainData) -> None:

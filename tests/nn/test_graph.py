@@ -1,4 +1,6 @@
-"""Graphs against dense matrices and torch's own autograd."""
+"""Graphs against dense matrices and torch's own autograd; thinning against chances worked by hand."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from modalmix.errors import DataError
-from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize
+from modalmix.nn.graph import Graph, bipartite, co_occurrence, row_normalize, symmetric_normalize, thin
 
 
 @pytest.fixture
@@ -133,3 +135,79 @@ def test_graphs_are_not_saved_but_move(directed: sp.csr_matrix) -> None:
     assert not graph.state_dict()
     assert {buffer.dtype for buffer in graph.buffers()} == {torch.int32, torch.float32}
     assert graph.double().weights.dtype == torch.float64
+
+
+def small_graph() -> sp.csr_matrix:
+    return sp.csr_matrix(np.array([[1, 1], [0, 1]], dtype=np.float32))
+
+
+@pytest.mark.parametrize(("dropout", "count"), [(0.6, 1), (0.3, 2)])
+def test_edges_are_drawn_with_chances_as_one_over_the_root_of_degrees(dropout: float, count: int) -> None:
+    chance = np.array([[2**-0.5, 0.5], [0, 2**-0.5]])  # degrees: user 0 and item 1 have two edges
+    edges = [(0, 0), (0, 1), (1, 1)]
+    expected = np.zeros((2, 2))
+    for order in permutations(edges, count):  # drawn one after the other, without replacement
+        probability, left = 1.0, chance.sum()
+        for edge in order:
+            probability *= chance[edge] / left
+            left -= chance[edge]
+        for edge in order:
+            expected[edge] += probability
+    rng, draws = np.random.default_rng(0), 4000
+    found = sum((thin(small_graph(), dropout, rng).toarray() for _ in range(draws)), np.zeros((2, 2))) / draws
+    assert np.abs(found - expected).max() < 4 * np.sqrt(0.25 / draws)
+    assert abs(expected[0, 0] - expected[0, 1]) > 8 * np.sqrt(0.25 / draws), "chances that are equal show nothing"
+
+
+@pytest.mark.parametrize(("dropout", "kept"), [(0.0, 3), (0.34, 2), (0.99, 1)])
+def test_a_thinned_graph_holds_that_share_of_the_edges(dropout: float, kept: int) -> None:
+    thinned = thin(small_graph(), dropout, np.random.default_rng(0))
+    assert thinned.nnz == kept
+    assert set(zip(*thinned.nonzero(), strict=True)) <= {(0, 0), (0, 1), (1, 1)}
+    assert (thinned.data == 1).all()
+
+
+def test_thinning_leaves_the_graph_whole_and_follows_from_the_generator(directed: sp.csr_matrix) -> None:
+    before = directed.toarray()
+    first, same, other = (thin(directed, 0.5, np.random.default_rng(seed)).toarray() for seed in (1, 1, 2))
+    np.testing.assert_array_equal(directed.toarray(), before)
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+
+
+@pytest.fixture
+def item_graph() -> sp.csr_matrix:
+    """4 items: 0 -> 0 (itself), 1, 2; 1 -> 2; 3 -> 1. Weights must not matter."""
+    return sp.csr_matrix(np.array([[9, 0.5, 2, 0], [0, 0, 7, 0], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=np.float32))
+
+
+def test_co_occurrence_by_hand(interactions: sp.csr_matrix, item_graph: sp.csr_matrix) -> None:
+    """Users of item 0: {0, 2}, of item 1: {0, 1, 3}, of item 2: {1}, of item 3: nobody."""
+    edges = [1 / np.sqrt(2 * 3), 0.0, 1 / np.sqrt(3 * 1), 0.0]  # 0-1, 0-2, 1-2, 3-1
+    assert co_occurrence(item_graph, interactions) == pytest.approx(sum(edges) / 4)
+
+
+def test_rows_below_the_items_do_not_count(interactions: sp.csr_matrix, item_graph: sp.csr_matrix) -> None:
+    longer = sp.vstack([item_graph, sp.csr_matrix(np.ones((2, 4), dtype=np.float32))], format="csr")
+    assert co_occurrence(longer, interactions) == co_occurrence(item_graph, interactions)
+
+
+def test_co_occurrence_of_twins_and_of_nothing(interactions: sp.csr_matrix) -> None:
+    twins = sp.csr_matrix(np.array([[1, 1], [1, 1], [0, 0]], dtype=np.float32))
+    assert co_occurrence(sp.csr_matrix(np.ones((2, 2))), twins) == pytest.approx(1.0)
+    assert co_occurrence(sp.identity(4, format="csr"), interactions) == 0.0
+    assert co_occurrence(sp.csr_matrix((4, 4)), interactions) == 0.0
+    assert co_occurrence(sp.csr_matrix(np.ones((4, 4))), sp.csr_matrix((5, 4))) == 0.0
+
+
+def test_co_occurrence_in_several_parts_is_the_dense_mean() -> None:
+    """More edges than are taken at once."""
+    rng = np.random.default_rng(0)
+    met = (rng.random((50, 400)) < 0.1).astype(np.float32)
+    graph = sp.random(400, 400, density=0.5, format="csr", dtype=np.float32, rng=rng)
+    degree = np.maximum(met.sum(axis=0), 1)
+    cosine = met.T @ met / np.sqrt(np.outer(degree, degree))
+    edges = graph.toarray() > 0
+    np.fill_diagonal(edges, False)
+    assert edges.sum() > 65_536
+    assert co_occurrence(graph, sp.csr_matrix(met)) == pytest.approx(cosine[edges].mean(), rel=1e-5)

@@ -1,6 +1,7 @@
 """The router against its formula pair by pair, and what each kind may see."""
 
 from itertools import product
+from typing import Literal
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ EXPERTS = len(roles(SIGNALS))
 Node = tuple[Tensor, Tensor, Tensor]
 
 
-def learnt(kind: RouterKind, temperature: float = 1.0) -> PairRouter:
+def learnt(kind: RouterKind, temperature: float = 1.0, cues: Literal["signals", "evidence"] = "signals") -> PairRouter:
     """A router whose every weight has moved from where it starts."""
     torch.manual_seed(3)
-    router = PairRouter(kind, SIGNALS, DIM, EXPERTS, rank=4, agreement=2, hidden=7, temperature=temperature)
+    router = PairRouter(kind, SIGNALS, DIM, EXPERTS, rank=4, agreement=2, hidden=7, temperature=temperature, cues=cues)
     for weight in router.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return router
@@ -56,7 +57,8 @@ def by_hand(router: PairRouter, users: Node, items: Node, u: int, i: int) -> Ten
 
     def node(of: Node, row: int, linear: torch.nn.Linear) -> Tensor:
         z, degree, present = of
-        seen = torch.cat([*z[:, row], degree[row].add(1).log().view(1), present[row].float()])
+        seen = torch.cat([degree[row].add(1).log().view(1), present[row].float()])
+        seen = torch.cat([*z[:, row], seen]) if router.cues == "signals" else seen
         return linear.weight @ seen + linear.bias
 
     p_u, p_i = node(users, u, router.user_summary), node(items, i, router.item_summary)
@@ -78,9 +80,12 @@ def by_hand(router: PairRouter, users: Node, items: Node, u: int, i: int) -> Ten
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "mlp"])
+@pytest.mark.parametrize("cues", ["signals", "evidence"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_the_logit_of_a_pair_by_hand(kind: RouterKind, temperature: float, users: Node, items: Node) -> None:
-    router = learnt(kind, temperature)
+def test_the_logit_of_a_pair_by_hand(
+    kind: RouterKind, temperature: float, cues: Literal["signals", "evidence"], users: Node, items: Node
+) -> None:
+    router = learnt(kind, temperature, cues)
     allowed = available(roles(SIGNALS), items[2])
     found = every(router, users, items)
     for u, i in product(range(USERS), range(ITEMS)):
@@ -90,9 +95,12 @@ def test_the_logit_of_a_pair_by_hand(kind: RouterKind, temperature: float, users
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cues", ["signals", "evidence"])
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
-def test_pairs_are_the_entries_of_every(kind: RouterKind, temperature: float, users: Node, items: Node) -> None:
-    router = learnt(kind, temperature)
+def test_pairs_are_the_entries_of_every(
+    kind: RouterKind, temperature: float, cues: Literal["signals", "evidence"], users: Node, items: Node
+) -> None:
+    router = learnt(kind, temperature, cues)
     side, other = router.users(*users), router.items(*items, available(roles(SIGNALS), items[2]))
     u, i = torch.tensor([3, 0, 0, 2, 1]), torch.tensor([4, 1, 1, 0, 2])
     pairs = router.pairs(side.rows(u), other.rows(i))
@@ -137,9 +145,29 @@ class TestWhatEachKindSees:
         gates = every(router, users, items)[:, :, 2:].softmax(dim=0)
         torch.testing.assert_close(gates, torch.full_like(gates, 1 / EXPERTS), atol=1e-5, rtol=0)
 
+    @pytest.mark.parametrize(("kind", "agrees"), [("bilinear", True), ("mlp", False), ("user", False), ("item", False)])
+    def test_with_evidence_alone_signals_matter_by_agreement_only(
+        self, kind: RouterKind, agrees: bool, users: Node, items: Node
+    ) -> None:
+        """Other signals, the same degrees and presence."""
+        router = learnt(kind, cues="evidence")
+        before = every(router, users, items)
+        other = [(z.roll(1, dims=2), degree, present) for z, degree, present in (users, items)]
+        assert torch.equal(every(router, users, other[1]), before) != agrees
+        assert torch.equal(every(router, other[0], items), before) != agrees
+        if agrees:
+            torch.nn.init.zeros_(router.agreement)
+            assert torch.equal(every(router, *other), every(router, users, items))
+        more = [(z, degree + 3, present) for z, degree, present in (users, items)]
+        assert torch.equal(every(router, more[0], items), before) == (kind == "item")
+        assert torch.equal(every(router, users, more[1]), before) == (kind == "user")
+
+    @pytest.mark.parametrize("cues", ["signals", "evidence"])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_kind_has_no_weight_that_never_learns(self, kind: RouterKind, users: Node, items: Node) -> None:
-        router = learnt(kind)
+    def test_a_kind_has_no_weight_that_never_learns(
+        self, kind: RouterKind, cues: Literal["signals", "evidence"], users: Node, items: Node
+    ) -> None:
+        router = learnt(kind, cues=cues)
         allowed = torch.ones(ITEMS, EXPERTS, dtype=torch.bool)
         logits = router.every(router.users(*users), router.items(*items, allowed))
         (logits * torch.randn_like(logits)).sum().backward() if kind != "uniform" else None

@@ -35,7 +35,8 @@ class PairRouter(nn.Module):
 
     p = W_p [z^b || z^m .. || log(1 + degree) || presence], its own W_p for users and items; q^m = normalize(W_q^m z^m):
     how much the pair agrees in signal m. kind: mlp puts a perceptron over [p_u || p_i]; user, item see one side only;
-    uniform sees nothing.
+    uniform sees nothing. With the cues "evidence" p is made of degree and presence alone: a gate that sees who a node
+    is remembers training pairs.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class PairRouter(nn.Module):
         agreement: int = 8,
         hidden: int = 32,
         temperature: float = 1.0,
+        cues: Literal["signals", "evidence"] = "signals",
     ) -> None:
         super().__init__()
         self.kind, self.experts, self.temperature = kind, experts, temperature
         self.register_buffer("order", -_FIRST_WINS * torch.arange(experts), persistent=False)
         self.order: Tensor
-        summary = signals * dim + 1 + signals
+        self.cues = cues
+        summary = (signals * dim if cues == "signals" else 0) + 1 + signals
         if kind == "uniform":
             return
         if kind != "item":
@@ -78,7 +81,7 @@ class PairRouter(nn.Module):
         """The users' side: vectors [rows, experts, k], of the mlp [rows, hidden]; what an expert adds is in them."""
         if self.kind in ("uniform", "item"):
             return Side(z.new_zeros(z.shape[1], self.experts, 1))
-        p = self.user_summary(_summary(z, degree, present))
+        p = self.user_summary(self._summary(z, degree, present))
         alone = (p @ self.user_weight.T).unsqueeze(2)
         if self.kind == "user":
             return Side(alone)
@@ -103,7 +106,7 @@ class PairRouter(nn.Module):
         bias = bias + self.bias
         if self.kind == "user":
             return Side(z.new_ones(z.shape[1], 1), bias)
-        p = self.item_summary(_summary(z, degree, present))
+        p = self.item_summary(self._summary(z, degree, present))
         bias = bias + p @ self.item_weight.T
         if self.kind == "item":
             return Side(z.new_zeros(z.shape[1], 1), bias)
@@ -136,7 +139,8 @@ class PairRouter(nn.Module):
     def _agreement(self, z: Float[Tensor, "signals rows dim"]) -> Float[Tensor, "rows signals agreement"]:
         return F.normalize(torch.bmm(z, self.signal), dim=2).transpose(0, 1)
 
-
-def _summary(z: Tensor, degree: Tensor, present: Tensor) -> Float[Tensor, "rows summary"]:
-    side_by_side = z.transpose(0, 1).flatten(1)
-    return torch.cat([side_by_side, degree.log1p().unsqueeze(1), present.to(z.dtype)], dim=1)
+    def _summary(self, z: Tensor, degree: Tensor, present: Tensor) -> Float[Tensor, "rows summary"]:
+        evidence = torch.cat([degree.log1p().unsqueeze(1), present.to(z.dtype)], dim=1)
+        if self.cues == "evidence":
+            return evidence
+        return torch.cat([z.transpose(0, 1).flatten(1), evidence], dim=1)

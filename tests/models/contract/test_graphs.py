@@ -16,11 +16,13 @@ from modalmix.data.catalog import Catalog
 from modalmix.data.drop import drop_modality
 from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
+from modalmix.data.modality import Modality
 from modalmix.data.neighbors import Neighbors
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contract import ItemGraphConfig, ItemGraphRecommender, Query, Triples, item_graph
-from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize
+from modalmix.models.contract.graphs import modality_weights
+from modalmix.nn.graph import Graph, bipartite, co_occurrence, row_normalize, symmetric_normalize
 from modalmix.nn.losses import bpr_loss
 
 Shop = Callable[..., TrainData]
@@ -323,3 +325,51 @@ def test_bad_settings(content_shop: Shop) -> None:
     empty = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32), 40, 30)
     with pytest.raises(ModelError, match="no item with a train interaction"):
         averaged(TrainData(content_shop().users, content_shop().catalog, empty))
+
+
+NAMES = ("image", "text")
+MET = sp.csr_matrix(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], dtype=np.float32))  # items 0-1 by two users, 1-2 by one
+PAIR = sp.csr_matrix(np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32))  # the edge 0-1
+OTHER = sp.csr_matrix(np.array([[1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=np.float32))  # the edge 1-2
+
+
+class TestModalityWeights:
+    def test_given_ones_sum_to_one_in_the_order_of_the_modalities(self) -> None:
+        assert modality_weights({"text": 3.0, "image": 1.0}, NAMES, (PAIR, OTHER), MET) == [0.25, 0.75]
+        assert modality_weights({"text": 0.0, "image": 2.0}, NAMES, (PAIR, OTHER), MET) == [1.0, 0.0]
+
+    def test_without_them_by_how_often_neighbours_are_met_together(self) -> None:
+        """2 / sqrt(2 * 3) against 1 / sqrt(3 * 1): sqrt 2 to 1."""
+        found = modality_weights(None, NAMES, (PAIR, OTHER), MET)
+        assert found == pytest.approx([2**0.5 / (1 + 2**0.5), 1 / (1 + 2**0.5)])
+        assert modality_weights(None, ("text",), (OTHER,), MET) == [1.0]
+
+    def test_equal_where_nothing_is_met_together(self) -> None:
+        alone = sp.identity(3, format="csr", dtype=np.float32)
+        assert modality_weights(None, NAMES, (PAIR, OTHER), alone) == [0.5, 0.5]
+        assert modality_weights(None, NAMES, (alone, PAIR), MET) == [0.0, 1.0]
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"image": 1.0, "texts": 1.0}, r"no modality 'texts' to weigh.*Did you mean 'text'"),
+            ({"image": 1.0}, r"no weight for 'text'.*0 to leave its graph out"),
+            ({}, r"no weight for 'image'"),
+            ({"image": 1.0, "text": -0.5}, r"graph_weights: got .*expected no negative weight, and one above 0"),
+            ({"image": 0.0, "text": 0.0}, r"one above 0"),
+        ],
+    )
+    def test_bad_ones(self, given: dict[str, float], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            modality_weights(given, NAMES, (PAIR, OTHER), MET)
+
+    def test_content_that_tastes_follow_weighs_more_than_noise(self, content_shop: Shop) -> None:
+        data, rng = content_shop(), np.random.default_rng(0)
+        noise = Modality.from_matrix("noise", rng.standard_normal((30, 8)).astype(np.float32))
+        catalog = Catalog(data.catalog.items, {**data.catalog.modalities, "noise": noise})
+        graphs = [item_graph(catalog, name, 5) for name in ("image", "noise")]
+        image, other = modality_weights(None, ("image", "noise"), graphs, data.interactions.csr)
+        assert image > 1.5 * other
+        assert image / other == pytest.approx(
+            co_occurrence(graphs[0], data.interactions.csr) / co_occurrence(graphs[1], data.interactions.csr)
+        )

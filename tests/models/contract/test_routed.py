@@ -1,6 +1,6 @@
 """The routed scorer against one pair after another."""
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from modalmix.errors import QueryError
 from modalmix.models.contract import Query
 from modalmix.models.contract import routed as module
-from modalmix.models.contract.routed import Nodes, RoutedScorer, nodes_of
+from modalmix.models.contract.routed import Mixture, Nodes, RoutedScorer
 from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.roles import RoleExperts, available, roles
 from modalmix.nn.router import PairRouter, RouterKind
@@ -17,6 +17,7 @@ from modalmix.nn.router import PairRouter, RouterKind
 KINDS: list[RouterKind] = ["bilinear", "mlp", "user", "item", "uniform"]
 SIGNALS, DIM, USERS, ITEMS = 3, 8, 13, 21
 EXPERTS = len(roles(SIGNALS))
+Prior = Callable[[Query], Tensor]
 
 
 def nodes(rows: int, seed: int) -> Nodes:
@@ -26,7 +27,7 @@ def nodes(rows: int, seed: int) -> Nodes:
     z[1, 0], z[:2, 1], z[:, 2] = 0.0, 0.0, 0.0
     degree = torch.randint(1, 30, (rows,)).float()
     degree[2] = 0.0
-    return nodes_of(z, degree)
+    return Nodes(torch.randn(rows, DIM), z, degree, z.any(dim=2).T)
 
 
 class World:
@@ -41,28 +42,18 @@ class World:
         self.router = PairRouter(kind, SIGNALS, DIM, EXPERTS, rank=4, agreement=2, hidden=6)
         for weight in (*self.experts.parameters(), *self.router.parameters()):
             torch.nn.init.normal_(weight, std=0.4)
-        self.own, self.item_own = torch.randn(users, DIM), torch.randn(items, DIM)
         self.allowed = available(roles(SIGNALS), self.items.present)
         self.scorer = self.freeze(self.users)
 
-    def freeze(self, users: Nodes, **more: Any) -> RoutedScorer:
+    @torch.no_grad()
+    def freeze(self, users: Nodes, prior: Prior | None = None) -> RoutedScorer:
         """A scorer of these users."""
-        return RoutedScorer(
-            self.experts,
-            self.router,
-            own=self.own,
-            item_own=self.item_own,
-            users=users,
-            items=self.items,
-            allowed=self.allowed,
-            top_k=self.k,
-            **more,
-        )
+        return RoutedScorer(users, self.items, Mixture(self.experts, self.router, self.allowed, self.k), prior)
 
     @torch.no_grad()
     def gates(self, users: Nodes, u: Tensor, i: Tensor) -> Tensor:
         """Gates of row-aligned pairs."""
-        sides = self.router.users(*users), self.router.items(*self.items, self.allowed)
+        sides = self.router.users(*users[1:]), self.router.items(*self.items[1:], self.allowed)
         logits = self.router.pairs(sides[0].rows(u), sides[1].rows(i))
         return torch.stack([top_k_softmax(row.unsqueeze(0), self.k)[0] for row in logits])
 
@@ -73,12 +64,12 @@ class World:
         inner = [[of_users[e, a] @ of_items[e, b] for e in range(EXPERTS)] for a, b in zip(u, i, strict=True)]
         return torch.tensor(inner)
 
-    def brute_force(self, own: Tensor, users: Nodes) -> Tensor:
+    def brute_force(self, users: Nodes) -> Tensor:
         """Scores [users, items], pair by pair."""
-        pairs = torch.cartesian_prod(torch.arange(len(own)), torch.arange(self.items.z.shape[1])).T
+        pairs = torch.cartesian_prod(torch.arange(len(users.own)), torch.arange(len(self.items.own))).T
         mixed = (self.gates(users, *pairs) * self.said(users, *pairs)).sum(dim=1)
-        behaviour = torch.stack([own[u] @ self.item_own[i] for u, i in pairs.T])
-        return (behaviour + mixed).view(len(own), -1)
+        base = torch.stack([users.own[u] @ self.items.own[i] for u, i in pairs.T])
+        return (base + mixed).view(len(users.own), -1)
 
 
 def close(found: Tensor, expected: Tensor) -> None:
@@ -98,13 +89,13 @@ class TestFullRanking:
     @pytest.mark.usefixtures("small_blocks")
     def test_equals_brute_force(self, kind: RouterKind, k: int) -> None:
         world = World(kind, k)
-        close(world.scorer(Query(users=torch.arange(USERS))), world.brute_force(world.own, world.users))
+        close(world.scorer(Query(users=torch.arange(USERS))), world.brute_force(world.users))
 
     @pytest.mark.parametrize(("users", "items"), [(4, 8), (5, 9), (8, 16), (3, 7)])
     @pytest.mark.usefixtures("small_blocks")
     def test_at_the_borders_of_a_block(self, users: int, items: int) -> None:
         world = World(users=users, items=items)
-        close(world.scorer(Query(users=torch.arange(users))), world.brute_force(world.own, world.users))
+        close(world.scorer(Query(users=torch.arange(users))), world.brute_force(world.users))
 
     def test_across_blocks_as_they_are(self) -> None:
         world = World(users=module._USERS + 1, items=module._ITEMS + 1)
@@ -113,13 +104,13 @@ class TestFullRanking:
         u = torch.tensor([0, 5, module._USERS - 1, module._USERS]).repeat_interleave(4)
         i = torch.tensor([0, 2, module._ITEMS - 1, module._ITEMS]).repeat(4)
         mixed = (world.gates(world.users, u, i) * world.said(world.users, u, i)).sum(dim=1)
-        close(scores[u, i], (world.own[u] * world.item_own[i]).sum(dim=1) + mixed)
+        close(scores[u, i], (world.users.own[u] * world.items.own[i]).sum(dim=1) + mixed)
 
     @pytest.mark.parametrize("users", [[7], [2], [3, 3, 0, 12, 3], []])
     @pytest.mark.usefixtures("small_blocks")
     def test_one_user_users_repeated_and_none(self, users: list[int]) -> None:
         world = World()
-        every = world.brute_force(world.own, world.users)
+        every = world.brute_force(world.users)
         rows = torch.tensor(users, dtype=torch.int64)
         found = world.scorer(Query(users=rows))
         assert found.shape == (len(users), ITEMS)
@@ -133,12 +124,13 @@ class TestFullRanking:
 
     def test_asking_changes_nothing_and_needs_no_gradient(self) -> None:
         world, query = World(), Query(users=torch.arange(USERS))
-        before = [tensor.clone() for tensor in (world.own, world.users.z, world.items.z)]
+        frozen = (*world.users, *world.items, *world.experts.parameters(), *world.router.parameters())
+        before = [tensor.clone() for tensor in frozen]
         first = world.scorer(query)
         assert not first.requires_grad
         first.zero_()
         assert bool(world.scorer(query).any())
-        assert all(torch.equal(*pair) for pair in zip(before, (world.own, world.users.z, world.items.z), strict=True))
+        assert all(torch.equal(*pair) for pair in zip(before, frozen, strict=True))
 
 
 class TestPairs:
@@ -160,24 +152,48 @@ class TestPairs:
         assert World().scorer.pairs(Query(users=torch.arange(2)), none.view(2, 0)).shape == (2, 0)
 
 
-class TestPrior:
-    """Scores of another model, each item's weighted by the trust in it."""
+def first_asked(query: Query) -> Tensor:
+    """A prior: 100 times the user, or the first item of the history, plus the item."""
+    asked = query.users if query.users is not None else query.history[:, 0]
+    return 100.0 * asked.unsqueeze(1) + torch.arange(float(ITEMS))
 
-    class Prior:
-        def rows(self, query: Query) -> Tensor:
-            asked = query.users if query.users is not None else query.history[:, 0]
-            return 100.0 * asked.unsqueeze(1) + torch.arange(float(ITEMS))
+
+class TestPrior:
+    """Scores that another function adds."""
 
     @pytest.mark.parametrize("query", [Query(users=torch.tensor([4, 0, 4])), Query(history=torch.tensor([[4, 1]]))])
     @pytest.mark.usefixtures("small_blocks")
     def test_is_added_to_every_score_once(self, query: Query) -> None:
-        world, trust = World(), torch.rand(ITEMS)
-        scorer = world.freeze(world.users, prior=self.Prior(), trust=trust)
+        world = World()
+        scorer = world.freeze(world.users, first_asked)
         candidates = torch.arange(ITEMS).flip(0).expand(len(query), -1)
-        torch.testing.assert_close(
-            scorer(query) - world.scorer(query), self.Prior().rows(query) * trust, atol=1e-3, rtol=0
-        )
+        torch.testing.assert_close(scorer(query) - world.scorer(query), first_asked(query), atol=1e-3, rtol=0)
         torch.testing.assert_close(scorer.pairs(query, candidates), scorer(query).gather(1, candidates))
+
+    def test_it_is_not_scored_into(self) -> None:
+        """A prior that hands out its own table every time keeps it."""
+        world, table = World(), torch.randn(2, ITEMS)
+        before, query = table.clone(), Query(users=torch.arange(2))
+        scorer = world.freeze(world.users, lambda query: table)
+        assert torch.equal(scorer(query), scorer(query))
+        assert torch.equal(table, before)
+
+
+class TestWithoutExperts:
+    @pytest.mark.parametrize("query", [Query(users=torch.tensor([4, 0, 4])), Query(history=torch.tensor([[4, 1]]))])
+    def test_inner_products_and_the_prior_alone(self, query: Query) -> None:
+        world = World()
+        scorer = RoutedScorer(world.users, world.items, None, first_asked)
+        expected = scorer.asked(query).own @ world.items.own.T + first_asked(query)
+        close(scorer(query), expected)
+        candidates = torch.tensor([[3, 20, 3]]).expand(len(query), -1)
+        close(scorer.pairs(query, candidates), expected.gather(1, candidates))
+        close(RoutedScorer(world.users, world.items, None)(query), expected - first_asked(query))
+
+    def test_there_are_no_gates(self) -> None:
+        world = World()
+        with pytest.raises(ValueError, match="no experts"):
+            RoutedScorer(world.users, world.items, None).gates(Query(users=torch.arange(2)), torch.arange(3))
 
 
 class TestGates:
@@ -200,7 +216,7 @@ class TestGates:
         gates = world.scorer.gates(Query(users=users), items).flatten(0, 1)
         u, i = torch.cartesian_prod(users, items).T
         close(gates, world.gates(world.users, u, i))
-        added = (world.own[u] * world.item_own[i]).sum(dim=1) + (gates * world.said(world.users, u, i)).sum(dim=1)
+        added = (world.users.own[u] * world.items.own[i]).sum(dim=1) + (gates * world.said(world.users, u, i)).sum(dim=1)
         close(world.scorer(Query(users=users))[:, items].flatten(), added)
 
 
@@ -208,21 +224,23 @@ class TestHistories:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.usefixtures("small_blocks")
     def test_a_history_is_a_user_who_met_its_items(self, kind: RouterKind) -> None:
-        """Signals: means of the items'. Degree: their number. Own vector: behaviour at the known users' mean length."""
+        """Signals: means of the items'. Degree: their number. Own vector: the mean of theirs at the known users' length."""
         world, lists = World(kind), [[3, 5, 8], [1], [9, 2, 0, 20], [4, 4], [6, 7, 8, 9, 10]]
         history = torch.tensor([[*items, *[-1] * (5 - len(items))] for items in lists])
         z = torch.stack([world.items.z[:, items].mean(dim=1) for items in lists], dim=1)
-        users = nodes_of(z, torch.tensor([3.0, 1.0, 4.0, 2.0, 5.0]))
-        known = [world.own[user].norm() for user in range(USERS) if user != 2]  # user 2 met nothing
+        known = [world.users.own[user].norm() for user in range(USERS) if user != 2]  # user 2 met nothing
         length = sum(known) / len(known)
-        own = torch.stack([row / max(float(row.norm()), 1e-12) * length for row in z[0]])
-        close(world.scorer(Query(history=history)), world.brute_force(own, users))
+        means = [world.items.own[items].mean(dim=0) for items in lists]
+        own = torch.stack([mean / mean.norm() * length for mean in means])
+        present = torch.stack([world.items.present[items].any(dim=0) for items in lists])
+        users = Nodes(own, z, torch.tensor([3.0, 1.0, 4.0, 2.0, 5.0]), present)
+        close(world.scorer(Query(history=history)), world.brute_force(users))
         gates = world.scorer.gates(Query(history=history), torch.arange(ITEMS))
         pairs = torch.cartesian_prod(torch.arange(5), torch.arange(ITEMS)).T
         close(gates.flatten(0, 1), world.gates(users, *pairs))
 
     def test_presence_is_that_of_the_items(self) -> None:
-        asked = World().scorer.asked(Query(history=torch.tensor([[0, 1, -1], [2, -1, -1], [1, 3, 0]])))[1]
+        asked = World().scorer.asked(Query(history=torch.tensor([[0, 1, -1], [2, -1, -1], [1, 3, 0]])))
         assert asked.present.tolist() == [[True, False, True], [False, False, False], [True, True, True]]
         assert asked.degree.tolist() == [2.0, 1.0, 3.0]
 
@@ -243,15 +261,13 @@ class TestHistories:
     def test_where_no_user_is_known_the_length_is_one(self) -> None:
         world = World()
         scorer = world.freeze(world.users._replace(degree=torch.zeros(USERS)))
-        own, _ = scorer.asked(Query(history=torch.tensor([[3, 5]])))
-        assert float(own.norm()) == pytest.approx(1.0)
+        assert float(scorer.asked(Query(history=torch.tensor([[3, 5]]))).own.norm()) == pytest.approx(1.0)
 
 
-def test_nodes_have_the_signals_that_are_not_zero() -> None:
-    z = torch.zeros(2, 3, 4)
-    z[0, 1, 3], z[1, 1, 0], z[1, 2, 2] = -1e-3, 2.0, 1e-20
-    found = nodes_of(z.requires_grad_(), torch.arange(3.0))
-    assert found.present.tolist() == [[False, False], [True, True], [False, True]]
-    some = found.rows(torch.tensor([2, 1]))
-    assert (some.degree.tolist(), some.present.tolist()) == ([2.0, 1.0], [[False, True], [True, True]])
-    assert torch.equal(some.z, z[:, [2, 1]])
+def test_rows_of_nodes() -> None:
+    whole = nodes(5, 1)
+    some = whole.rows(torch.tensor([2, 1]))
+    for part, of in zip(some, (whole.own[[2, 1]], whole.z[:, [2, 1]], whole.degree[[2, 1]]), strict=False):
+        assert torch.equal(part, of)
+    assert some.present.tolist() == [[False, False, False], [False, False, True]]
+    assert torch.equal(whole.rows(slice(1, 3)).z, whole.z[:, 1:3])

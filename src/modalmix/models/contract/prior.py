@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor
 
 from modalmix.config import Config
-from modalmix.data.split import TrainData
 from modalmix.models.contract.histories import history_rows
 from modalmix.models.contract.query import Query, Triples
 from modalmix.nn.filters import ItemFilter, content_filter, content_reach, item_filter, mean_graph
@@ -38,18 +37,22 @@ class FilterConfig(Config):
 
 @final
 class FilterPrior:
-    """phi(u,i) = sum over j in history(u) of W_ji, W = (I + h_1 S + h_2 S² + ...) K, over its deviation."""
+    """phi(u,i) = sum over j in history(u) of W_ji, W = (I + h_1 S + h_2 S² + ...) K."""
 
     def __init__(
-        self, data: TrainData, graphs: Sequence[sp.csr_matrix], weights: Sequence[float], config: FilterConfig
+        self,
+        interactions: sp.csr_matrix,
+        graphs: Sequence[sp.csr_matrix],
+        weights: Sequence[float],
+        config: FilterConfig,
     ) -> None:
         """`graphs`: [all items, training items], one a modality. Items beyond the training ones score 0."""
-        self.config, self.n_items = config, len(data.catalog)
-        self.interactions = sp.csr_matrix(data.interactions.csr, dtype=np.float32)
+        self.config, self.n_items = config, interactions.shape[1]
+        self.interactions = sp.csr_matrix(interactions, dtype=np.float32)
         self.graph = mean_graph(graphs, weights)
         co_met = item_filter(self.interactions, config.exponents, config.entries)
         histories = self.interactions.copy()
-        histories.resize(data.n_users, self.graph.shape[0])  # nobody has met what was added
+        histories.resize(interactions.shape[0], self.graph.shape[0])  # nobody has met what was added
         self.filter = ItemFilter(histories, content_filter(co_met, self.graph, config.hops, config.entries))
 
     @cached_property
@@ -60,27 +63,28 @@ class FilterPrior:
             scores = self.filter.histories[start : start + _USERS] @ self.filter.weights
             n += scores.shape[0] * self.n_items
             total, squares = total + scores.data.sum(dtype=np.float64), squares + np.square(scores.data).sum()
-        return max(float(np.sqrt(max(0.0, squares / n - (total / n) ** 2))), np.finfo(np.float32).tiny)
+        variance = max(0.0, squares / n - (total / n) ** 2)
+        return max(float(np.sqrt(variance)), float(np.finfo(np.float32).tiny))
 
     def rows(self, query: Query) -> Float[Tensor, "batch items"]:
         """phi of all items."""
-        scores = self.filter.of(history_rows(query, self.filter.histories, self.graph.shape[0])) / self.scale
+        scores = self.filter.of(history_rows(query, self.filter.histories, self.graph.shape[0]))
         return F.pad(scores, (0, self.graph.shape[0] - scores.shape[1]))
 
     def negatives(self, batch: Triples) -> Float[Tensor, " batch"]:
         """phi(u, j) of the batch's negatives, as if the user had not met the positive."""
-        return self.filter.pairs(batch.user, batch.negative, without=batch.positive) / self.scale
+        return self.filter.pairs(batch.user, batch.negative, without=batch.positive)
 
     def positives(self, batch: Triples) -> Float[Tensor, " batch"]:
         """phi(u, i) of the batch's positives without their event, neither in the history nor in K."""
         found = _at(self.without_event, batch.user.cpu().numpy(), batch.positive.cpu().numpy())
-        return torch.from_numpy(found).float().to(batch.user.device) / self.scale
+        return torch.from_numpy(found).float().to(batch.user.device)
 
     @cached_property
     def without_event(self) -> sp.csr_matrix:
-        """phi of every train event without itself, times the scale: [users, training items].
+        """phi of every train event without itself: [users, training items].
 
-        The event (u, i) adds d_l^-a d_u^-b d_i^-c to K_li for each other item l that u met; the degrees stay.
+        The event (u, i) adds d_l^-a d_u^-b d_i^-c to K_li for each item l that u met, i among them; the degrees stay.
         """
         events = self.interactions.tocoo()
         user, item = torch.from_numpy(events.row.astype(np.int64)), torch.from_numpy(events.col.astype(np.int64))
@@ -91,16 +95,13 @@ class FilterPrior:
         return sp.csr_matrix((rest, (events.row, events.col)), shape=self.interactions.shape)
 
     def _own_share(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """d_u^-b d_i^-c sum over l of d_l^-a sum over j of T_jl; l, j in N_u without i; T = I + h_1 S + ..."""
+        """d_u^-b d_i^-c sum over l in N_u of d_l^-a sum over j in N_u without i of T_jl; T = I + h_1 S + ..."""
         met, reach = self.interactions, content_reach(self.graph[: self.n_items], self.config.hops)
         a, b, c = self.config.exponents
         of_user = np.maximum(met.getnnz(axis=1), 1).astype(np.float64)
         of_item = np.maximum(met.getnnz(axis=0), 1).astype(np.float64)
-        leads = _on(met, met, reach @ sp.diags(of_item**-a))  # [u, l]: d_l^-a sum over j in N_u of T_jl
-        towards = _on(met, met @ sp.diags(of_item**-a), reach.T.tocsr())  # [u, i]: sum over l in N_u of d_l^-a T_il
-        alone = reach.diagonal() * of_item**-a
-        total = np.asarray(leads.sum(axis=1)).ravel()[user]
-        inside = total - _at(leads, user, item) - _at(towards, user, item) + alone[item]
+        towards = _on(met, met @ sp.diags(of_item**-a), reach.T.tocsr())  # [u, j]: sum over l in N_u of d_l^-a T_jl
+        inside = np.asarray(towards.sum(axis=1)).ravel()[user] - _at(towards, user, item)
         return of_user[user] ** -b * of_item[item] ** -c * inside
 
 

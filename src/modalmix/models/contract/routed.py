@@ -1,5 +1,6 @@
 """The scorer of a model that routes every user-item pair to experts: exact, block by block."""
 
+from collections.abc import Callable
 from typing import NamedTuple, final
 
 import torch
@@ -17,103 +18,110 @@ _USERS, _ITEMS = 128, 256  # the blocks of all experts for so many pairs stay in
 
 
 class Nodes(NamedTuple):
-    """Users or items as experts and router see them: signals (absent ones zeros), degree, which signals are there."""
+    """Users or items: their own vector, and what experts and router see of them."""
 
+    own: Float[Tensor, "nodes dim"]
     z: Float[Tensor, "signals nodes dim"]
+    """Signals, behaviour first; zeros where absent."""
     degree: Float[Tensor, " nodes"]
     present: Bool[Tensor, "nodes signals"]
 
     def rows(self, rows: Tensor | slice) -> "Nodes":
         """Some of them."""
-        return Nodes(self.z[:, rows], self.degree[rows], self.present[rows])
+        return Nodes(self.own[rows], self.z[:, rows], self.degree[rows], self.present[rows])
 
 
-def nodes_of(z: Float[Tensor, "signals nodes dim"], degree: Float[Tensor, " nodes"]) -> Nodes:
-    """Nodes that have the signals which are not zero."""
-    return Nodes(z, degree, (z.detach().abs().sum(dim=2) > 0).T)
+@final
+class Mixture(NamedTuple):
+    """Experts and their router, frozen: neither may change any more."""
+
+    experts: nn.Module
+    router: PairRouter
+    allowed: Bool[Tensor, "items experts"]
+    """Which experts an item may be routed to."""
+    top_k: int
 
 
 @final
 class RoutedScorer:
-    """y(u,i) = <own_u, z_i^1> + sum over the top k experts of g_e(u,i) <f_e(u), f_e(i)>; signal 1 is behaviour.
+    """y(u,i) = <own_u, own_i> + sum over the top k experts e of g_e(u,i) <f_e(u), f_e(i)> + prior(u,i).
 
-    A history is folded in: each signal is the mean of its items', and the user's own vector is that of behaviour,
+    A history is folded in: each signal is the mean of its items', and the user's own vector the mean of its items' own,
     scaled to the mean length of known users'.
     """
 
     def __init__(
         self,
-        experts: nn.Module,
-        router: PairRouter,
-        own: Float[Tensor, "users dim"],
-        item_own: Float[Tensor, "items dim"],
         users: Nodes,
         items: Nodes,
-        allowed: Bool[Tensor, "items experts"],
-        top_k: int,
-        prior=None,
-        trust=None,
+        mixture: Mixture | None,
+        prior: Callable[[Query], Float[Tensor, "batch items"]] | None = None,
     ) -> None:
-        """`experts` and `router` must not change any more; `allowed` says which experts an item may be routed to."""
-        self.experts, self.router, self.top_k = experts, router, top_k
-        self.own, self.users, self.items = own, users, items
-        self._item_outputs = experts(items.z)
-        self._item_side = router.items(items.z, items.degree, items.present, allowed)
-        self.prior, self.trust = prior, trust
-        self._behaviour = item_own
-        known = own[users.degree > 0]
-        self._scale = known.norm(dim=1).mean() if len(known) else own.new_ones(())
+        """Without `mixture` there are no experts; `prior` gives what is added to the scores of all items."""
+        self.users, self.items, self.mixture, self.prior = users, items, mixture, prior
+        if mixture is not None:
+            self._said = mixture.experts(items.z)
+            self._side = mixture.router.items(items.z, items.degree, items.present, mixture.allowed)
+        known = users.own[users.degree > 0]
+        self._length = known.norm(dim=1).mean() if len(known) else users.own.new_ones(())
 
     @torch.no_grad()
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items."""
-        own, nodes = self.asked(query)
-        scores = own @ self._behaviour.T
-        if self.prior is not None:
-            scores += self.prior.rows(query) * self.trust
-        for start in range(0, len(scores), _USERS):
-            block = slice(start, start + _USERS)
-            outputs, side = self._encode(nodes.rows(block))
-            for first in range(0, len(self._behaviour), _ITEMS):
-                tile = slice(first, first + _ITEMS)
-                logits = self.router.every(side, self._item_side.rows(tile))
-                found = torch.bmm(outputs, self._item_outputs[:, tile].transpose(1, 2))
-                scores[block, tile] += top_k_mixture(logits, found, self.top_k)
-        return scores
+        nodes = self.asked(query)
+        scores = nodes.own @ self.items.own.T
+        if self.mixture is not None:
+            for start in range(0, len(scores), _USERS):
+                block = slice(start, start + _USERS)
+                said, side = self._encode(nodes.rows(block))
+                for first in range(0, scores.shape[1], _ITEMS):
+                    tile = slice(first, first + _ITEMS)
+                    scores[block, tile] += self._mixed(said, side, tile)
+        return scores if self.prior is None else scores.add_(self.prior(query).to(scores))
 
     @torch.no_grad()
     def pairs(self, query: Query, candidates: Int[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates"]:
         """Exact scores of some items only, other ones for each query: the second step after a retrieval."""
-        own, nodes = self.asked(query)
-        scores = own.new_empty(candidates.shape)
-        for row, items in enumerate(candidates):
-            outputs, side = self._encode(nodes.rows(slice(row, row + 1)))
-            logits = self.router.every(side, self._item_side.rows(items))
-            found = torch.bmm(outputs, self._item_outputs[:, items].transpose(1, 2))
-            scores[row] = self._behaviour[items] @ own[row] + top_k_mixture(logits, found, self.top_k)[0]
-        if self.prior is not None:
-            scores += (self.prior.rows(query) * self.trust).gather(1, candidates)
-        return scores
+        nodes = self.asked(query)
+        scores = torch.einsum("bd,bcd->bc", nodes.own, self.items.own[candidates])
+        if self.mixture is not None:
+            for row, items in enumerate(candidates):
+                scores[row] += self._mixed(*self._encode(nodes.rows(slice(row, row + 1))), items)[0]
+        return scores if self.prior is None else scores.add_(self.prior(query).to(scores).gather(1, candidates))
 
     @torch.no_grad()
     def gates(self, query: Query, items: Int[Tensor, " items"]) -> Float[Tensor, "batch items experts"]:
-        """The gates of these pairs: `top_k` of each are not 0, fewer where an item may be routed to fewer."""
-        _, side = self._encode(self.asked(query)[1])
-        logits = self.router.every(side, self._item_side.rows(items)).permute(1, 2, 0)
-        return top_k_softmax(logits.flatten(0, 1), self.top_k).view(logits.shape)
+        """The gates of these pairs: `top_k` of each are not 0, fewer where an item may be routed to fewer experts.
 
-    def asked(self, query: Query) -> tuple[Float[Tensor, "batch dim"], Nodes]:
-        """The query's own vector and its nodes. Raises QueryError for an empty history."""
+        Raises ValueError without experts.
+        """
+        if self.mixture is None:
+            raise ValueError("there are no experts to route to")
+        _, side = self._encode(self.asked(query))
+        logits = self.mixture.router.every(side, self._side.rows(items)).permute(1, 2, 0)
+        return top_k_softmax(logits.flatten(0, 1), self.mixture.top_k).view(logits.shape)
+
+    def asked(self, query: Query) -> Nodes:
+        """The query's side. Raises QueryError for an empty history."""
         if query.users is not None:
-            return self.own[query.users], self.users.rows(query.users)
+            return self.users.rows(query.users)
         history = query.history
         assert history is not None
-        there = (history >= 0).float()
+        there = (history >= 0).to(self.items.own)
         length = there.sum(dim=1)
         if not length.all():
             raise QueryError("a history is empty", expected="at least one item", fix="Ask popularity instead.")
-        z = torch.einsum("bh,sbhd->sbd", there / length.unsqueeze(1), self.items.z[:, history.clamp(min=0)])
-        return F.normalize(z[0], dim=1) * self._scale, nodes_of(z, length)
+        share, met = there / length.unsqueeze(1), history.clamp(min=0)
+        own = F.normalize(torch.einsum("bh,bhd->bd", share, self.items.own[met]), dim=1) * self._length
+        z = torch.einsum("bh,sbhd->sbd", share, self.items.z[:, met])
+        present = (self.items.present[met] & (history >= 0).unsqueeze(2)).any(dim=1)
+        return Nodes(own, z, length, present)
+
+    def _mixed(self, said: Tensor, side: Side, items: Tensor | slice) -> Float[Tensor, "batch tile"]:
+        assert self.mixture is not None
+        logits = self.mixture.router.every(side, self._side.rows(items))
+        return top_k_mixture(logits, torch.bmm(said, self._said[:, items].transpose(1, 2)), self.mixture.top_k)
 
     def _encode(self, nodes: Nodes) -> tuple[Float[Tensor, "experts batch dim"], Side]:
-        return self.experts(nodes.z), self.router.users(*nodes)
+        assert self.mixture is not None
+        return self.mixture.experts(nodes.z), self.mixture.router.users(nodes.z, nodes.degree, nodes.present)
