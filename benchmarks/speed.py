@@ -36,6 +36,22 @@ ROWS: dict[str, tuple[str, str, str]] = {
     "mamex-default": ("MAMEX epoch, Baby, 512-d + 512-d, default preset (taught; items)", "", ""),
     "mamex-paper": ("MAMEX epoch, Baby, 512-d + 512-d, preset paper (aux_scope=all)", ">= 5 x faster than afresh", ""),
     "mamex-afresh": ("the same loss, every item encoded afresh with E separate linears", "", "plain reference"),
+    "freedom": ("FREEDOM epoch, Baby, 4096-d + 384-d, frozen", "<= 5 s", "MMRec 24.6 s, trained features"),
+    "bm3": ("BM3 epoch, Baby, 512-d + 512-d", "", ""),
+    "lattice": ("LATTICE epoch, Baby, 512-d + 512-d", "", ""),
+    "mgcn": ("MGCN epoch, Baby, 512-d + 512-d", "", ""),
+    "smore": ("SMORE epoch, Baby, 512-d + 512-d", "", ""),
+    "magnet": ("MAGNET epoch, Baby, 512-d + 512-d, default preset", "<= 12 s", ""),
+    "magnet-paper": (
+        "MAGNET epoch, Baby, 512-d + 512-d, preset paper (two views, perceptrons, contrast)",
+        "<= 12 s",
+        "",
+    ),
+    "magnet-sports": ("MAGNET epoch, Sports, 512-d + 512-d, default preset", "2,000 MB", ""),
+    "rank-top2": ("MAGNET scores every item for every user, Baby, 9 experts, top 2, no filter", "<= 15 s", ""),
+    "rank-dense": ("the same, all 9 experts", "<= 5 s", ""),
+    "rank-filter": ("the same, top 2 and the filter", "", ""),
+    "edges-sports": ("content-induced edges, Sports, two graphs of 10 neighbours", "<= 20 s", ""),
     "validation": (
         "one full-ranking validation, Baby, 4 metrics at 4 cut-offs",
         "<= 0.65 s, goal 0.45",
@@ -71,13 +87,27 @@ def _actions() -> Mapping[str, Callable[[], list[float]]]:
         "mamex-default": partial(_epochs, "mamex", SMALL),
         "mamex-paper": partial(_epochs, "mamex", SMALL, preset="paper"),
         "mamex-afresh": _mamex_afresh,
+        "freedom": partial(_epochs, "freedom", RAW),
+        "bm3": partial(_epochs, "bm3", SMALL),
+        "lattice": partial(_epochs, "lattice", SMALL),
+        "mgcn": partial(_epochs, "mgcn", SMALL),
+        "smore": partial(_epochs, "smore", SMALL),
+        "magnet": partial(_epochs, "magnet", SMALL),
+        "magnet-paper": partial(_epochs, "magnet", SMALL, preset="paper"),
+        "magnet-sports": partial(_epochs, "magnet", SMALL, shape="sports"),
+        "rank-top2": partial(_rank, top_k=2, prior="none"),
+        "rank-dense": partial(_rank, top_k=9, prior="none"),
+        "rank-filter": partial(_rank, top_k=2, prior="filter"),
+        "edges-sports": _edges,
         "validation": partial(_validation, "baby", 20_559),
         "validation-sports": partial(_validation, "sports", 37_899),
         "validation-beauty": partial(_validation, "beauty", 22_363),
     }
 
 
-def _epochs(model: str, dims: dict[str, int] | None, preset: str = "default", **settings: Any) -> list[float]:
+def _epochs(
+    model: str, dims: dict[str, int] | None, preset: str = "default", shape: str = "baby", **settings: Any
+) -> list[float]:
     """CPU seconds of three epochs after one to warm up: batches, negatives, forward, backward, Adam."""
     import numpy as np
     import torch
@@ -85,7 +115,7 @@ def _epochs(model: str, dims: dict[str, int] | None, preset: str = "default", **
     from benchmarks.data import shaped
     from modalmix.models.contract import find_model
 
-    data = shaped("baby", dims)
+    data = shaped(shape, dims)
     found = find_model(model)
     torch.manual_seed(0)
     fitted: Any = found.recommender(found.config.preset(preset, **settings), data)
@@ -94,6 +124,7 @@ def _epochs(model: str, dims: dict[str, int] | None, preset: str = "default", **
     seconds = []
     for epoch in range(4):
         start = time.process_time()
+        fitted.start_epoch(epoch + 1)
         for batch in fitted.batches(data, fitted.config.batch_size, np.random.default_rng([0, epoch])):
             optimizer.zero_grad()
             sum(fitted.loss(batch).values()).backward()
@@ -135,6 +166,38 @@ def _mamex_afresh() -> list[float]:
     data = shaped("baby", SMALL)
     steps = -(-len(data.interactions) // 2048)
     return [seconds * steps for seconds in step_seconds(data, steps=12)[2:]]
+
+
+def _rank(top_k: int, prior: str) -> list[float]:
+    """All scores of all users, in the evaluator's chunks."""
+    import torch
+
+    from benchmarks.data import shaped
+    from modalmix.models.contract import Query
+    from modalmix.models.magnet import Magnet, MagnetConfig
+
+    data = shaped("baby", SMALL)
+    model = Magnet(MagnetConfig(top_k=top_k, prior=prior), data)  # type: ignore[arg-type]
+    model.schedule.stage.fill_(2)
+    scorer, seconds = model.scorer(data.catalog), []
+    for _ in range(3):
+        start = time.process_time()
+        for users in torch.arange(data.n_users).split(128):
+            scorer(Query(users=users))
+        seconds.append(time.process_time() - start)
+    return seconds[1:]
+
+
+def _edges() -> list[float]:
+    from benchmarks.data import shaped
+    from modalmix.models.contract import item_graph
+    from modalmix.nn.pseudo import mixed_similarity, pseudo_edges
+
+    data = shaped("sports", {"image": 64, "text": 64})
+    graphs = [item_graph(data.catalog, name, 10) for name in data.catalog.modalities]
+    start = time.process_time()
+    pseudo_edges(data.interactions.csr, mixed_similarity(graphs, [0.5, 0.5]))
+    return [time.process_time() - start]
 
 
 def _validation(shape: str, positives: int) -> list[float]:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError
 from modalmix.models.contract import Query, Triples
-from modalmix.models.freedom import FREEDOM, FREEDOMConfig, graph_weights
+from modalmix.models.freedom import FREEDOM, FREEDOMConfig, published_weights
 from modalmix.nn.graph import thin
 
 USERS, ITEMS, COLD = 40, 30, 6
@@ -101,12 +101,12 @@ def test_scores_take_the_whole_graph(data: TrainData) -> None:
 def test_an_added_item_is_made_of_the_ids_of_its_neighbours(data: TrainData) -> None:
     text = data.catalog.modality("text").matrix([5])
     bigger = data.catalog.extend(pl.DataFrame({"item": [ITEMS]}), {"text": text})
-    built = model(data, modalities=["text"], graph_weights={"text": 0.5})
+    built = model(data, modalities=["text"])
     x = F.normalize(torch.from_numpy(data.catalog.modality("text").matrix()), dim=1)
     nearest = (x @ x[5]).topk(4).indices
     with torch.no_grad():
         _, items = built.vectors(bigger)
-        expected = 0.5 * built.items.weight[nearest].mean(dim=0)
+        expected = built.items.weight[nearest].mean(dim=0)
     torch.testing.assert_close(items[ITEMS], expected)  # all have 4 neighbours: each weighs 1 / 4
 
 
@@ -149,16 +149,15 @@ def test_features_are_trained_where_asked(data: TrainData, trainable: bool) -> N
 
 
 def test_weights_of_graphs_are_published_equal_or_given() -> None:
-    assert graph_weights(None, ("text", "image_clip")) == [0.9, 0.1]
-    assert graph_weights(None, ("image", "text", "audio")) == [1 / 3] * 3
-    assert graph_weights(None, ("image_a", "image_b")) == [0.5, 0.5]
-    assert graph_weights(None, ("text",)) == [1.0]
-    assert graph_weights({"look": 2.0, "text": 0.0}, ("text", "look")) == [0.0, 2.0]
+    assert published_weights(("text", "image_clip")) == {"text": 0.9, "image_clip": 0.1}
+    assert published_weights(("image", "text", "audio")) == {"image": 1 / 3, "text": 1 / 3, "audio": 1 / 3}
+    assert published_weights(("image_a", "image_b")) == {"image_a": 0.5, "image_b": 0.5}
+    assert published_weights(("text",)) == {"text": 1.0}
 
 
-@pytest.mark.parametrize("given", [{}, {"image": 1.0}, {"image": 1.0, "text": 1.0, "audio": 1.0}])
+@pytest.mark.parametrize("given", [{"image": 1.0}, {"image": 1.0, "text": 1.0, "audio": 1.0}])
 def test_weights_of_other_modalities_are_an_error(data: TrainData, given: dict[str, float]) -> None:
-    with pytest.raises(ModelError, match="expected one weight for each of image, text"):
+    with pytest.raises(ConfigError, match="graph_weights has no"):
         model(data, graph_weights=given)
 
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.errors import ModelError
 from modalmix.models.contract import ItemGraphConfig, ItemGraphRecommender, Triples
 from modalmix.models.contract.content import ModalityFeatures
+from modalmix.models.contract.graphs import modality_weights
 from modalmix.nn.graph import Graph, bipartite, symmetric_normalize, thin
 from modalmix.nn.linear import FeatureLinear
 from modalmix.nn.losses import bpr_loss, l2_penalty
@@ -64,9 +64,10 @@ class FREEDOM(ItemGraphRecommender[FREEDOMConfig]):
     """Both graphs are constants; what is learnt are the id embeddings, and a projection of each modality."""
 
     def __init__(self, config: FREEDOMConfig, data: TrainData) -> None:
-        """Raises ModelError when `graph_weights` names other modalities than the model reads."""
+        """Raises ConfigError when `graph_weights` names other modalities than the model reads."""
         super().__init__(config, data)
-        self.weights = graph_weights(config.graph_weights, self.modalities)
+        given = config.graph_weights or published_weights(self.modalities)
+        self.weights = modality_weights(given, self.modalities, (), data.interactions.csr)
         self.similar = Graph(self.similarity(data.catalog))
         self.interactions = data.interactions.csr
         self.thinned = self.graph
@@ -135,17 +136,9 @@ class FREEDOM(ItemGraphRecommender[FREEDOMConfig]):
         return terms
 
 
-def graph_weights(given: Mapping[str, float] | None, modalities: tuple[str, ...]) -> list[float]:
-    """The weight of each modality's item graph: the given one. Without any the published pair, .1 and .9, where there
-    are two modalities and their names start with image and text, and elsewhere equal weights that sum to 1.
-
-    Raises ModelError unless the given names are those of the modalities.
-    """
-    if given is None:
-        kinds = [next((kind for kind in _PUBLISHED if name.startswith(kind)), name) for name in modalities]
-        published = sorted(kinds) == sorted(_PUBLISHED)
-        return [_PUBLISHED[kind] if published else 1 / len(kinds) for kind in kinds]
-    if set(given) != set(modalities):
-        got, expected = ", ".join(sorted(given)) or "none", f"one weight for each of {', '.join(modalities)}"
-        raise ModelError("graph_weights", got=got, expected=expected)
-    return [given[name] for name in modalities]
+def published_weights(modalities: tuple[str, ...]) -> dict[str, float]:
+    """.1 for the one whose name starts with image and .9 for text, where these two are all; else equal weights."""
+    kinds = {name: next((kind for kind in _PUBLISHED if name.startswith(kind)), name) for name in modalities}
+    if sorted(kinds.values()) == sorted(_PUBLISHED):
+        return {name: _PUBLISHED[kind] for name, kind in kinds.items()}
+    return dict.fromkeys(modalities, 1 / len(modalities))

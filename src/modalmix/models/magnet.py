@@ -452,7 +452,7 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
             return None
         k = self.top_k if self.schedule.specialising else len(self.roles)
         frozen = copy.deepcopy(self.experts), copy.deepcopy(self.router)
-        return Mixture(*frozen, available(self.roles, items.present), k)
+        return Mixture(*frozen, available(self.roles, items.present), k, self.mean_gate.clone())
 
     def prior_scores(self, catalog: Catalog, items: Nodes) -> "PriorScores | None":
         """t(i) phi(u,i) of all items of a catalogue."""
@@ -465,14 +465,9 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
     def vectors(self, catalog: Catalog) -> tuple[Float[Tensor, "users wide"], Float[Tensor, "items wide"]]:
         """Vectors whose inner product is the score with the mean gate for every pair, the prior left out: what an index
         retrieves by, before `RoutedScorer.pairs` scores exactly."""
-        nodes = self.encode(catalog)
-        if self.experts is None:
-            return nodes[0].own, nodes[1].own
-        weight = self.mean_gate.sqrt().view(-1, 1, 1)
-        users, items = (
-            torch.cat([one.own, (weight * self.experts(one.z)).transpose(0, 1).flatten(1)], dim=1) for one in nodes
-        )
-        return users, items
+        users, items = self.encode(catalog)
+        scorer = RoutedScorer(users, items, self.mixture(items))
+        return scorer.vectors(Query(users=torch.arange(self.n_users))), scorer.item_vectors
 
     def routing(self, query: Query, items: Int[Tensor, " items"]) -> Mapping[str, Tensor] | None:
         """ "experts": the gates [queries, items, experts] of training items, in the order of `self.roles`."""

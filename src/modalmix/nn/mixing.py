@@ -15,7 +15,8 @@ def top_k_mixture(
     """
     if k >= len(logits):
         weights = (logits - logits.amax(dim=0)).exp_()
-        return (weights * scores).sum(dim=0).div_(weights.sum(dim=0))
+        total = weights.sum(dim=0)
+        return weights.mul_(scores).sum(dim=0).div_(total)
     largest = [torch.full_like(logits[0], -torch.inf) for _ in range(k)]
     for one in logits:
         for place, kept in enumerate(largest):  # insert into a sorted list, all pairs at once

@@ -136,6 +136,14 @@ class PairRouter(nn.Module):
             logits = torch.matmul(vectors, items.vectors.T).add_(items.bias.T.unsqueeze(1))
         return logits.div_(self.temperature) if self.temperature != 1 else logits
 
+    def of_lists(self, users: Side, items: Side) -> Float[Tensor, "users listed experts"]:
+        """Logits of each user with a list of items of their own: `items` are rows [users, listed] of a side."""
+        assert items.bias is not None
+        if self.kind == "mlp":  # a sum: each user meets what stands in their own row
+            return self.every(users, items).permute(1, 2, 0)
+        logits = torch.bmm(items.vectors, users.vectors.transpose(1, 2)).add_(items.bias)
+        return logits.div_(self.temperature) if self.temperature != 1 else logits
+
     def _agreement(self, z: Float[Tensor, "signals rows dim"]) -> Float[Tensor, "rows signals agreement"]:
         return F.normalize(torch.bmm(z, self.signal), dim=2).transpose(0, 1)
 

@@ -1,15 +1,15 @@
 """Recommendations from a fitted model: what was measured is what is served."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from modalmix.data.catalog import Catalog
@@ -18,6 +18,7 @@ from modalmix.data.interactions import Interactions
 from modalmix.data.split import Split
 from modalmix.errors import QueryError, UnknownIdError
 from modalmix.models.contract import Query, Recommender, Scorer, calibrate
+from modalmix.models.contract.retrieval import Best, FullRanking, PairScorer, Ranker, TwoStep
 from modalmix.serve.add import Features, Files, Table, extend_catalog, warn_without_content
 from modalmix.train import RunFolder, TrainResult
 
@@ -112,6 +113,7 @@ class Run:
         k: int = 10,
         candidates: Candidates = "all",
         filter_seen: bool = True,
+        retrieve: int | None = None,
     ) -> pl.DataFrame:
         """The best `k` items for known users, or for histories of people never seen in training.
 
@@ -122,13 +124,15 @@ class Run:
             candidates: "all", "warm" (with train interactions), "cold" (without), "new" (added), or external item ids.
             filter_seen: leave out every item the user is known to have met (all events of the data set, held-out ones
                 too; for a history: its own items).
+            retrieve: for a model that scores pair by pair: so many items are retrieved by inner products, and as many
+                by the model's prior where it has one, and only these are scored exactly. All items without it.
 
         Returns:
             One row a recommendation: user (or query number), rank from 1, item, title, score.
 
         Raises:
             UnknownIdError: a user or candidate is unknown. An unknown id in a history is skipped with a warning.
-            QueryError: k is not in 1..number of candidates, or the model cannot score a history.
+            QueryError: k is not in 1..number of candidates, or the model cannot score a history, or not in two steps.
         """
         pool = self._pool(candidates)
         for name, given in (("users", users), ("history", history)):
@@ -140,54 +144,47 @@ class Run:
             raise QueryError("k", got=k, expected=f"1 to {int(pool.sum()):,}, the number of candidates")
         if (users is None) == (history is None):
             raise QueryError("recommend", got="both or neither of users and history", expected="exactly one")
+        top = partial(self._ranker(retrieve).top, k=k, pool=None if pool.all() else torch.from_numpy(pool))
         if users is not None:
-            return self._for_users(users, k, pool, filter_seen)
-        return self._for_histories(history or [], k, pool, filter_seen)
+            return self._for_users(users, top, filter_seen)
+        return self._for_histories(history or [], top, filter_seen)
 
-    def _for_users(self, users: Ids, k: int, pool: Bool[np.ndarray, " items"], filter_seen: bool) -> pl.DataFrame:
+    def _ranker(self, retrieve: int | None) -> Ranker:
+        if retrieve is None:
+            return FullRanking(self.scorer)
+        if not isinstance(self.scorer, PairScorer):
+            raise QueryError(
+                f"model {type(self.model).__module__.rpartition('.')[2]} does not score in two steps",
+                got=f"retrieve={retrieve}",
+                fix="Leave retrieve out: all items are scored.",
+            )
+        return TwoStep(self.scorer, retrieve)
+
+    def _for_users(self, users: Ids, top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
         rows = self._user_rows(users)
-        known = self._known.csr
         frames = []
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            scores = self._scores(Query(users=torch.from_numpy(chunk)), pool)
-            if filter_seen:
-                seen = known[chunk].tocoo()
-                scores[
-                    torch.from_numpy(seen.row.astype(np.int64)), torch.from_numpy(seen.col.astype(np.int64))
-                ] = -torch.inf
-            frames.append(self._table("user", self.split.dataset.users.ids(chunk), scores, k))
-        return pl.concat(frames) if frames else self._table("user", [], torch.empty(0, len(pool)), k)
+            best = top(Query(users=torch.from_numpy(chunk)), exclude=self._met(chunk) if filter_seen else None)
+            frames.append(self._table("user", self.split.dataset.users.ids(chunk), best))
+        none = Best(torch.empty((0, 1), dtype=torch.int64), torch.empty(0, 1))
+        return pl.concat(frames) if frames else self._table("user", [], none)
 
-    def _for_histories(
-        self, history: Sequence[Any], k: int, pool: Bool[np.ndarray, " items"], filter_seen: bool
-    ) -> pl.DataFrame:
+    def _for_histories(self, history: Sequence[Any], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
         several = len(history) > 0 and isinstance(history[0], list | tuple | np.ndarray | pl.Series)
         histories = [self._history_rows(one) for one in (history if several else [history])]
         frames = []
         for start in range(0, len(histories), _CHUNK):
             padded = pad([torch.from_numpy(rows) for rows in histories[start : start + _CHUNK]])
-            scores = self._scores(Query(history=padded), pool)
-            if filter_seen:
-                query, place = (padded >= 0).nonzero(as_tuple=True)
-                scores[query, padded[query, place]] = -torch.inf
-            frames.append(self._table("query", range(start, start + len(padded)), scores, k))
+            best = top(Query(history=padded), exclude=padded if filter_seen else None)
+            frames.append(self._table("query", range(start, start + len(padded)), best))
         return pl.concat(frames)
 
-    def _scores(self, query: Query, pool: Bool[np.ndarray, " items"]) -> Float[Tensor, "batch items"]:
-        with torch.no_grad():
-            scores = self.scorer(query)
-        if not torch.isfinite(scores).all():
-            raise QueryError(f"model {type(self.model).__module__} gave a score that is NaN or infinite")
-        return scores.masked_fill(torch.from_numpy(~pool), -torch.inf)
-
-    def _table(self, name: str, queries: Iterable[Any], scores: Float[Tensor, "batch items"], k: int) -> pl.DataFrame:
-        """The finite top of each row. Ties are broken by item row, so that a list is the same every time."""
-        queries = list(queries)
-        ranked = torch.sort(scores, dim=1, descending=True, stable=True)
-        best = ranked.values[:, :k].numpy()
-        query, place = np.nonzero(np.isfinite(best))
-        rows = ranked.indices[:, :k].numpy()[query, place]
+    def _table(self, name: str, queries: Iterable[Any], best: Best) -> pl.DataFrame:
+        """One row a recommendation."""
+        queries, scores = list(queries), best.scores.numpy()
+        query, place = np.nonzero(np.isfinite(scores))
+        rows = best.rows.numpy()[query, place]
         catalog = self.catalog
         ids = self.split.dataset.users.series.dtype if name == "user" else pl.Int64
         return pl.DataFrame(
@@ -196,9 +193,14 @@ class Run:
                 "rank": place + 1,
                 "item": pl.Series(catalog.items.ids(rows), dtype=catalog.items.series.dtype),
                 "title": pl.Series(catalog.titles(rows), dtype=pl.String),
-                "score": best[query, place],
+                "score": scores[query, place],
             }
         )
+
+    def _met(self, users: Int[np.ndarray, " users"]) -> Int[Tensor, "users most"]:
+        """What each user is known to have met, padded."""
+        known = self._known.csr[users]
+        return pad([torch.from_numpy(one.astype(np.int64)) for one in np.split(known.indices, known.indptr[1:-1])])
 
     def _pool(self, candidates: Candidates) -> Bool[np.ndarray, " items"]:
         items, fitted = self.catalog.items, len(self.split.dataset.catalog)

@@ -216,7 +216,9 @@ class TestGates:
         gates = world.scorer.gates(Query(users=users), items).flatten(0, 1)
         u, i = torch.cartesian_prod(users, items).T
         close(gates, world.gates(world.users, u, i))
-        added = (world.users.own[u] * world.items.own[i]).sum(dim=1) + (gates * world.said(world.users, u, i)).sum(dim=1)
+        added = (world.users.own[u] * world.items.own[i]).sum(dim=1) + (gates * world.said(world.users, u, i)).sum(
+            dim=1
+        )
         close(world.scorer(Query(users=users))[:, items].flatten(), added)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from modalmix.cli.options import parse
 from modalmix.cli.show import console, frame_table, print_json
@@ -33,6 +33,9 @@ class Options(Config):
     """all, warm, cold, new (added items), or item ids."""
     filter_seen: bool = True
     """Leave out items the user is known to have met."""
+    retrieve: PositiveInt | None = None
+    """Score exactly only so many items, retrieved by inner products, and as many that the model's prior names: for models
+    that score pair by pair, such as magnet. All items without it."""
     add: Path | None = None
     """Table (CSV, Parquet, JSON lines) of new items to add first: item, and title, ... as the data set has them."""
     add_images: Path | None = None
@@ -60,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         k=options.k,
         candidates=candidates,
         filter_seen=options.filter_seen,
+        retrieve=options.retrieve,
     )
     if options.csv is not None:
         if options.csv.exists():

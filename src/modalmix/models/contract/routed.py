@@ -1,6 +1,7 @@
 """The scorer of a model that routes every user-item pair to experts: exact, block by block."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, final
 
 import torch
@@ -15,6 +16,7 @@ from modalmix.nn.mixing import top_k_mixture
 from modalmix.nn.router import PairRouter, Side
 
 _USERS, _ITEMS = 128, 256  # the blocks of all experts for so many pairs stay in the cache
+_PAIRS = 1 << 10  # pairs of queries with items of their own at once
 
 
 class Nodes(NamedTuple):
@@ -40,6 +42,8 @@ class Mixture(NamedTuple):
     allowed: Bool[Tensor, "items experts"]
     """Which experts an item may be routed to."""
     top_k: int
+    mean_gate: Float[Tensor, " experts"] | None = None
+    """What each expert weighs on average in training; without it all weigh the same. For `RoutedScorer.vectors`."""
 
 
 @final
@@ -74,8 +78,9 @@ class RoutedScorer:
             for start in range(0, len(scores), _USERS):
                 block = slice(start, start + _USERS)
                 said, side = self._encode(nodes.rows(block))
-                for first in range(0, scores.shape[1], _ITEMS):
-                    tile = slice(first, first + _ITEMS)
+                width = _ITEMS * max(1, _USERS // len(side.vectors))  # few users: more items at once
+                for first in range(0, scores.shape[1], width):
+                    tile = slice(first, first + width)
                     scores[block, tile] += self._mixed(said, side, tile)
         return scores if self.prior is None else scores.add_(self.prior(query).to(scores))
 
@@ -83,11 +88,25 @@ class RoutedScorer:
     def pairs(self, query: Query, candidates: Int[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates"]:
         """Exact scores of some items only, other ones for each query: the second step after a retrieval."""
         nodes = self.asked(query)
-        scores = torch.einsum("bd,bcd->bc", nodes.own, self.items.own[candidates])
-        if self.mixture is not None:
-            for row, items in enumerate(candidates):
-                scores[row] += self._mixed(*self._encode(nodes.rows(slice(row, row + 1))), items)[0]
+        scores = nodes.own.new_empty(candidates.shape)
+        size = max(1, _PAIRS // max(1, candidates.shape[1]))
+        for start in range(0, len(scores), size):
+            block = slice(start, start + size)
+            scores[block] = self._of_lists(nodes.rows(block), candidates[block])
         return scores if self.prior is None else scores.add_(self.prior(query).to(scores).gather(1, candidates))
+
+    @torch.no_grad()
+    def vectors(self, query: Query) -> Float[Tensor, "batch wide"]:
+        """The queries' side of inner products with `item_vectors`: the score with the mean gate for every pair, the
+        prior left out. What an index retrieves by."""
+        nodes = self.asked(query)
+        return self._wide(nodes.own, None if self.mixture is None else self.mixture.experts(nodes.z))
+
+    @cached_property
+    def item_vectors(self) -> Float[Tensor, "items wide"]:
+        """The items' side of these inner products: all that an index is made of."""
+        with torch.no_grad():
+            return self._wide(self.items.own, None if self.mixture is None else self._said)
 
     @torch.no_grad()
     def gates(self, query: Query, items: Int[Tensor, " items"]) -> Float[Tensor, "batch items experts"]:
@@ -121,6 +140,29 @@ class RoutedScorer:
         assert self.mixture is not None
         logits = self.mixture.router.every(side, self._side.rows(items))
         return top_k_mixture(logits, torch.bmm(said, self._said[:, items].transpose(1, 2)), self.mixture.top_k)
+
+    def _of_lists(self, nodes: Nodes, items: Int[Tensor, "batch listed"]) -> Float[Tensor, "batch listed"]:
+        """Scores, but for the prior, of each query with items of its own. Only what the chosen experts say is read."""
+        scores = (F.embedding(items, self.items.own) * nodes.own.unsqueeze(1)).sum(dim=2)
+        if self.mixture is None:
+            return scores
+        said, side = self._encode(nodes)
+        assert self._side.bias is not None
+        sides = Side(F.embedding(items, self._side.vectors), F.embedding(items, self._side.bias))
+        logits, experts = self.mixture.router.of_lists(side, sides).topk(self.mixture.top_k, dim=2)
+        query = torch.arange(len(items), device=items.device).view(-1, 1, 1)
+        of_items = F.embedding(experts * self._said.shape[1] + items.unsqueeze(2), self._said.flatten(0, 1))
+        of_users = F.embedding(experts * len(items) + query, said.flatten(0, 1))
+        return scores.add_((logits.softmax(dim=2) * of_items.mul_(of_users).sum(dim=3)).sum(dim=2))
+
+    def _wide(self, own: Tensor, said: Float[Tensor, "experts rows dim"] | None) -> Float[Tensor, "rows wide"]:
+        """[own || sqrt(g_1) f_1 || sqrt(g_2) f_2 ...], g the mean gate."""
+        if self.mixture is None or said is None:
+            return own
+        gate = self.mixture.mean_gate
+        if gate is None:
+            gate = said.new_full((len(said),), 1.0 / len(said))
+        return torch.cat([own, (gate.sqrt().view(-1, 1, 1) * said).transpose(0, 1).flatten(1)], dim=1)
 
     def _encode(self, nodes: Nodes) -> tuple[Float[Tensor, "experts batch dim"], Side]:
         assert self.mixture is not None
