@@ -108,6 +108,11 @@ def test_pairs_are_the_entries_of_every(
     torch.testing.assert_close(pairs, router.every(side, other)[:, u, i].T, atol=1e-5, rtol=1e-5)
     tile = router.every(side.rows(slice(1, 3)), other.rows(torch.tensor([4, 0])))
     torch.testing.assert_close(tile, router.every(side, other)[:, 1:3][:, :, [4, 0]], atol=1e-5, rtol=1e-5)
+    lists = torch.tensor([[4, 1], [0, 0], [2, 3]])
+    found = router.of_lists(side.rows(torch.tensor([1, 3, 1])), other.rows(lists))
+    for row, (user, listed) in enumerate(zip((1, 3, 1), lists.tolist(), strict=True)):
+        expected = router.every(side, other)[:, user, listed].T
+        torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-5)
 
 
 class TestWhatEachKindSees:

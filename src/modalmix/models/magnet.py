@@ -180,7 +180,8 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
             nn.init.zeros_(self.fuse.weight)
             nn.init.constant_(self.fuse.bias, -0.85)
             self.fuse_degree = nn.Parameter(torch.tensor(-0.1))
-        self.views = self.thinned = self.make_views(self.interactions)
+        self.second = self.second_view(self.interactions)
+        self.thinned: tuple[Graph, ...] | None = None
         if config.purify:
             self.project = nn.ModuleList(FeatureLinear(features, config.dim) for features in self.dims)
             self.gate = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in self.dims)
@@ -214,13 +215,18 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         """The neighbour graph of each modality, weighted by cosine: [items of `catalog`, training items]."""
         return [self.item_graph(name, catalog) for name in self.modalities]
 
-    def make_views(self, interactions: sp.csr_matrix) -> tuple[Graph, ...]:
-        """View A, the user-item graph, and view B, the same with content-induced edges of weight `edge_weight`."""
-        views = [bipartite(interactions)]
-        if self.added is not None:
-            config = self.config
-            views.append(augmented_adjacency(interactions, *self.added, config.edge_weight, config.edges.augment))
-        return tuple(Graph(symmetric_normalize(view)).to(self.users.weight.device) for view in views)
+    @property
+    def views(self) -> tuple[Graph, ...]:
+        """View A, the user-item graph, and view B where there are two."""
+        return (self.graph,) if self.second is None else (self.graph, self.second)
+
+    def second_view(self, interactions: sp.csr_matrix) -> Graph | None:
+        """View B: the user-item graph with content-induced edges of weight `edge_weight`."""
+        if self.added is None:
+            return None
+        config = self.config
+        adjacency = augmented_adjacency(interactions, *self.added, config.edge_weight, config.edges.augment)
+        return Graph(symmetric_normalize(adjacency)).to(self.users.weight.device)
 
     @cached_property
     def prior(self) -> FilterPrior:
@@ -309,7 +315,7 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:
         """{"bpr", "cover", "specialise", "contrast", "reg"} of a batch, those of weight 0 left out."""
-        of_views = self.behaviour(self.thinned)
+        of_views = self.behaviour(self.thinned or self.views)
         of_users, of_items = self.fused(of_views).split([self.n_users, self.n_items])
         content, present = self.content_signals(self.train_catalog)
         cue, left = self.cue(content, present, batch)
@@ -388,7 +394,10 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         self._routed = {}
         if self.config.dropout:
             rng = np.random.default_rng([self.config.seed, epoch])
-            self.thinned = self.make_views(thin(self.interactions, self.config.dropout, rng))
+            kept = thin(self.interactions, self.config.dropout, rng)
+            real = Graph(symmetric_normalize(bipartite(kept))).to(self.users.weight.device)
+            second = self.second_view(kept)
+            self.thinned = (real,) if second is None else (real, second)
 
     def monitored(self) -> Mapping[str, Tensor]:
         """The mean gate of each expert, and the mean entropy of the gates."""

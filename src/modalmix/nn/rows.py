@@ -27,3 +27,17 @@ def round_up(rows: Int[Tensor, " rows"]) -> Int[Tensor, " rounded"]:
     that takes a twentieth of a MAMEX epoch, and memory grows by 450 MB.
     """
     return F.pad(rows, (0, -len(rows) % _MULTIPLE))
+
+
+def typical_cold(
+    table: Float[Tensor, "rows dim"], warm: Bool[Tensor, " rows"], size: int | None = None
+) -> Float[Tensor, "size dim"]:
+    """The table with the mean of the warm rows in place of those that are not, and of those added to make `size` rows.
+
+    For scores that are logits, whose level is learnt: zeros would put what is unknown above most of what is known.
+    """
+    size = len(table) if size is None else size
+    if size == len(table) and bool(warm.all()):
+        return table
+    mean = table[warm].sum(dim=0) / max(1, int(warm.sum()))
+    return torch.cat([torch.where(warm.unsqueeze(1), table, mean), mean.expand(size - len(table), -1)])

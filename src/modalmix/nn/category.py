@@ -1,0 +1,76 @@
+"""How well each modality knows an item's category, and what weight that earns it.
+
+CAMMSR (arXiv 2603.04320) publishes one weight per item and modality from a category predictor; the formulas are ours.
+"""
+
+import math
+from typing import NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_TINY = 1e-6
+
+
+@final
+class Labels(NamedTuple):
+    """Categories of rows: row r has labels[offsets[r] : offsets[r + 1]]; none where the two are equal."""
+
+    offsets: Int[Tensor, " rows_plus_one"]
+    labels: Int[Tensor, " labels"]
+
+    @property
+    def counts(self) -> Int[Tensor, " rows"]:
+        """Labels of each row."""
+        return self.offsets.diff()
+
+    @property
+    def rows(self) -> Int[Tensor, " labels"]:
+        """The row of each label."""
+        return torch.repeat_interleave(torch.arange(len(self.offsets) - 1, device=self.labels.device), self.counts)
+
+
+def balanced_bce(logits: Float[Tensor, "rows categories"], labels: Labels) -> Float[Tensor, " rows"]:
+    """(mean over a row's labels of softplus(-c) + mean over all other categories of softplus(c)) / 2.
+
+    A plain mean over thousands of sparse labels says "no" everywhere and tells modalities apart by nothing. A row
+    without labels, or with all of them, takes the half there is.
+    """
+    rows, counts = labels.rows, labels.counts.to(logits.dtype)
+    own = logits[rows, labels.labels]
+    positive = torch.zeros_like(counts).index_add(0, rows, F.softplus(-own)) / counts.clamp(min=1)
+    of_own = torch.zeros_like(counts).index_add(0, rows, F.softplus(own))
+    negative = (F.softplus(logits).sum(dim=1) - of_own) / (logits.shape[1] - counts).clamp(min=1)
+    return (positive + negative) / 2
+
+
+def cross_entropy(logits: Float[Tensor, "rows categories"], labels: Labels) -> Float[Tensor, " rows"]:
+    """-log softmax(c) of a row's only label; 0 for a row without one. Raises ValueError for several labels."""
+    if bool((labels.counts > 1).any()):
+        raise ValueError("a row has several labels; expected at most one")
+    found = logits.new_zeros(len(logits))
+    rows = labels.rows
+    return found.index_copy(0, rows, F.cross_entropy(logits[rows], labels.labels, reduction="none"))
+
+
+def confidence(logits: Float[Tensor, "rows categories"]) -> Float[Tensor, " rows"]:
+    """Minus the mean binary entropy of sigmoid(c), over log 2: 0 when sure of every category, -1 when of none."""
+    p = logits.sigmoid()
+    entropy = F.softplus(logits) - p * logits  # H(sigmoid(c)), without a logarithm of p
+    return -entropy.mean(dim=1) / math.log(2)
+
+
+def modality_weights(
+    quality: Float[Tensor, "modalities rows"], present: Bool[Tensor, "rows modalities"], temperature: float
+) -> Float[Tensor, "modalities rows"]:
+    """w^m = n softmax_m(q^m / tau) over the n modalities that a row has: they average 1; 0 where one is absent.
+
+    No gradient flows into the qualities: a weight is what a modality has earned, not what the ranking loss wants.
+    """
+    there = present.T
+    logits = (quality.detach() / temperature).masked_fill(~there, -torch.inf)
+    none = ~there.any(dim=0)
+    weights = logits.masked_fill(none, 0.0).softmax(dim=0) * there.sum(dim=0)
+    return weights.masked_fill(none, 0.0)
