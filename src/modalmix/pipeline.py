@@ -17,7 +17,15 @@ from modalmix.config import Config
 from modalmix.data import Dataset, Modality, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
 from modalmix.data.catalog import Catalog
 from modalmix.errors import DataError, RunError
-from modalmix.evaluation import EvaluateConfig, Evaluation, RobustnessCurve, plot_robustness, robustness_curve
+from modalmix.evaluation import (
+    EvaluateConfig,
+    Evaluation,
+    RetrievalCurve,
+    RobustnessCurve,
+    plot_robustness,
+    retrieval_curve,
+    robustness_curve,
+)
 from modalmix.evaluation.robustness import SEEDS, SHARES
 from modalmix.models.contract import ModelConfig, find_model
 from modalmix.serve.recommender import Run
@@ -165,6 +173,16 @@ def robustness(
         facts = run.summary()
         plot_robustness(curve, run.folder.path / "drop.png", f"{facts['model']} on {facts['data']}, {facts['split']}")
     return curve
+
+
+def retrieval(run: Run, candidates: Sequence[int], **settings: Any) -> RetrievalCurve:
+    """How much of the exact lists two-step serving finds with so many candidates, and what it costs.
+
+    Asks for users of the validation split; the test split is not opened. `settings`: ks, users, mask, chunk, seed of
+    `retrieval_curve`, which says what is raised.
+    """
+    _check_run(run)
+    return retrieval_curve(run.without_added_items.scorer, run.split.validation(), candidates, **settings)
 
 
 def ablate(

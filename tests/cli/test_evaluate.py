@@ -105,3 +105,31 @@ def test_a_modality_whose_name_has_an_equals_sign() -> None:
     assert parse_drop("a=b=0, 0.5") == ("a=b", (0.0, 0.5))
     with pytest.raises(ConfigError):
         parse_drop("")
+
+
+def test_two_steps_against_all_items(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--epochs", "1", "--dim", "8", "--neighbors", "5"]
+    run = train(shop, tmp_path / "magnet", "magnet", "--features", "files", *few)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--retrieve", "20", "80", "--json"]) == 0
+    curve = json.loads(capsys.readouterr().out)
+    assert (curve["items"], [point["candidates"] for point in curve["points"]]) == (80, [20, 80])
+    assert curve["points"][1]["recall"] == {"10": 1.0, "20": 1.0}
+    assert 0 < curve["points"][0]["recall"]["20"] <= 1
+    assert main(["evaluate", str(run), "--retrieve", "20"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("candidates", "recall@20", "cpu_ms", "all"))
+    assert opened(run) == 0
+    user = pl.read_parquet(shop / "interactions.parquet")["user"][0]
+    lists = []
+    for flags in ([], ["--retrieve", "80"]):
+        assert main(["recommend", str(run), "--users", user, "--json", *flags]) == 0
+        lists.append([row["item"] for row in json.loads(capsys.readouterr().out)])
+    assert lists[0] == lists[1]
+    assert main(["recommend", str(run), "--users", user, "--retrieve", "5"]) == 2
+    assert "at most the 5 candidates" in capsys.readouterr().err
+
+
+def test_two_steps_of_a_model_that_needs_none(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--retrieve", "50"]) == 2
+    assert "two steps" in capsys.readouterr().err

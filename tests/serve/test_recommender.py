@@ -1,9 +1,12 @@
 """Recommendations by hand: external ids in and out, masks, pools, histories, bad requests."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import Tensor
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.dataset import Dataset
@@ -142,3 +145,80 @@ def test_cold_items_are_calibrated_as_training_found(run: Run) -> None:
     assert scores.tolist() == [[0, 12, 14, 16, 4], [1, 12, 12, 12, 1]]
     assert calibrated.recommend(users=["u"], k=1, filter_seen=False)["score"].to_list() == [16.0]
     assert run.scorer(Query(users=torch.tensor([0]))).tolist() == [[0, 1, 2, 3, 4]]
+
+
+class InPairs:
+    """Inner products that see the items the wrong way round, and exact scores 0..4 for u, ties for v."""
+
+    prior = None
+
+    def __init__(self) -> None:
+        self.table = torch.stack([torch.arange(5.0), torch.ones(5)])
+        self.item_vectors = torch.arange(5.0).flip(0).unsqueeze(1)
+
+    def vectors(self, query: Query) -> Tensor:
+        return torch.ones(len(query), 1)
+
+    def __call__(self, query: Query) -> Tensor:
+        return self.table[query.users] if query.users is not None else self.table[:1].expand(len(query), -1)
+
+    def pairs(self, query: Query, candidates: Tensor) -> Tensor:
+        return self(query).gather(1, candidates)
+
+
+class ScoredInPairs(ClosedFormRecommender[ModelConfig]):
+    """A model whose scorer is the above."""
+
+    def fit(self, data: TrainData) -> None:
+        """Nothing to learn."""
+
+    def scorer(self, catalog: Catalog) -> InPairs:
+        """The above."""
+        return InPairs()
+
+
+@pytest.fixture
+def in_pairs(run: Run) -> Run:
+    return Run(ScoredInPairs(ModelConfig(), run.split.train_data()), run.split)
+
+
+class TestTwoSteps:
+    """The inner products name a, b, c, ... in this order; the exact scores e, d, c, ..."""
+
+    @pytest.mark.parametrize(("retrieve", "expected"), [(2, ["b", "a"]), (3, ["c", "b"]), (5, ["e", "d"])])
+    def test_only_what_is_retrieved_is_listed_by_its_exact_score(
+        self, in_pairs: Run, retrieve: int, expected: list[str]
+    ) -> None:
+        frame = in_pairs.recommend(users=["u"], k=2, filter_seen=False, retrieve=retrieve)
+        assert frame["item"].to_list() == expected
+        assert frame["score"].to_list() == [float(ITEMS.index(item)) for item in expected]
+
+    def test_with_all_candidates_it_is_the_full_ranking(self, in_pairs: Run) -> None:
+        for how in ({"users": ["u", "v"]}, {"history": [["a"], ["b", "c"]]}):
+            whole = in_pairs.recommend(k=3, **how)
+            assert in_pairs.recommend(k=3, retrieve=5, **how).equals(whole)
+
+    def test_what_was_met_is_not_among_the_candidates(self, in_pairs: Run) -> None:
+        """u met b, d and e: of what is left a and c are named first."""
+        assert in_pairs.recommend(users=["u"], k=2, retrieve=2)["item"].to_list() == ["c", "a"]
+        assert in_pairs.recommend(history=["a"], k=2, retrieve=2)["item"].to_list() == ["c", "b"]
+
+    def test_candidates_come_from_the_pool(self, in_pairs: Run) -> None:
+        frame = in_pairs.recommend(users=["u"], k=1, candidates=["c", "d"], filter_seen=False, retrieve=1)
+        assert frame["item"].to_list() == ["c"]
+
+    def test_it_survives_the_calibration_of_cold_items(self, in_pairs: Run) -> None:
+        """Warm are a and e; 10 more for the cold ones."""
+        result = TrainResult(1, 0.0, 1, "patience", 0.0, 0.0, 0, cold_offset=10.0)
+        run = replace(in_pairs, result=result)
+        frame = run.recommend(users=["u"], k=2, filter_seen=False, retrieve=3)
+        assert frame.select("item", "score").rows() == [("d", 13.0), ("c", 12.0)]
+
+    @pytest.mark.parametrize(("retrieve", "message"), [(0, "candidates to retrieve"), (1, "at most the 1 candidates")])
+    def test_too_few_candidates_are_refused(self, in_pairs: Run, retrieve: int, message: str) -> None:
+        with pytest.raises(QueryError, match=message):
+            in_pairs.recommend(users=["u"], k=2, retrieve=retrieve)
+
+    def test_a_model_of_inner_products_is_refused(self, run: Run) -> None:
+        with pytest.raises(QueryError, match=r"does not score in two steps.*Leave retrieve out"):
+            run.recommend(users=["u"], k=2, retrieve=3)

@@ -16,6 +16,7 @@ from modalmix.data.read import detect_format, read_dataset
 from modalmix.data.recbole import read_recbole
 from modalmix.data.samplers import negatives, triples
 from modalmix.data.schema import Columns, ReadConfig
+from modalmix.data.sequences import Sequences
 from modalmix.data.split import Holdout, Split, TrainData
 from modalmix.data.splitters import SplitConfig, make_split, read_split, split_from_labels, write_split
 from modalmix.data.tables import read_table, read_tables
@@ -32,6 +33,7 @@ __all__ = [
     "LeakReport",
     "Modality",
     "ReadConfig",
+    "Sequences",
     "Split",
     "SplitConfig",
     "TrainData",

@@ -11,6 +11,7 @@ from modalmix.data.catalog import Catalog
 from modalmix.data.dataset import Dataset
 from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
+from modalmix.data.sequences import Sequences
 from modalmix.files import sha256_values
 
 
@@ -38,6 +39,11 @@ class TrainData:
         return self.interactions.item_degree > 0
 
     @cached_property
+    def sequences(self) -> Sequences:
+        """Train items of each user in time order."""
+        return Sequences.of(self.interactions)
+
+    @cached_property
     def sha256(self) -> str:
         """Content hash of interactions and catalogue."""
         return sha256_values(self.interactions.sha256, self.catalog.sha256)
@@ -61,6 +67,11 @@ class Holdout:
     def warm(self) -> Bool[np.ndarray, " items"]:
         """Items with at least one train interaction."""
         return self.train.item_degree > 0
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """What each user has met by then, in time order: train items at validation, train and validation at test."""
+        return Sequences.of(self.seen)
 
 
 @dataclass(frozen=True, eq=False)

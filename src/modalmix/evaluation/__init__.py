@@ -4,6 +4,7 @@ from modalmix.evaluation.calibration import fit_calibration
 from modalmix.evaluation.measure import evaluate, parse_metric, validation_score
 from modalmix.evaluation.plot import plot_robustness
 from modalmix.evaluation.results import Estimate, Evaluation, PoolResult
+from modalmix.evaluation.retrieval import RetrievalCurve, retrieval_curve
 from modalmix.evaluation.robustness import RobustnessCurve, robustness_curve
 from modalmix.evaluation.settings import EvaluateConfig
 from modalmix.evaluation.table import evaluation_table, robustness_table
@@ -13,12 +14,14 @@ __all__ = [
     "EvaluateConfig",
     "Evaluation",
     "PoolResult",
+    "RetrievalCurve",
     "RobustnessCurve",
     "evaluate",
     "evaluation_table",
     "fit_calibration",
     "parse_metric",
     "plot_robustness",
+    "retrieval_curve",
     "robustness_curve",
     "robustness_table",
     "validation_score",

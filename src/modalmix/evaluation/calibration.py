@@ -10,9 +10,10 @@ from torch import Tensor
 
 from modalmix.data.split import Holdout
 from modalmix.evaluation.measure import validation_score
+from modalmix.evaluation.ranking import query_of
 from modalmix.evaluation.settings import Mask
 from modalmix.models.contract.calibrated import Calibration, calibrate
-from modalmix.models.contract.query import Query, Scorer
+from modalmix.models.contract.query import Scorer
 
 CalibrationKind = Literal["none", "norm", "offset", "norm-offset"]
 _USERS = 2_000  # users that decide, drawn at random where there are more
@@ -63,8 +64,9 @@ def _some_users(holdout: Holdout) -> Holdout:
 def _sample(scorer: Scorer, holdout: Holdout) -> Float[Tensor, "users items"]:
     """Scores of up to 256 users of the holdout."""
     users = np.unique(holdout.positives.user)
+    users = users[:: -(-len(users) // 256)].astype(np.int64)
     with torch.inference_mode():
-        return scorer(Query(users=torch.from_numpy(users[:: -(-len(users) // 256)].astype(np.int64)))).float().cpu()
+        return scorer(query_of(scorer, holdout, users)).float().cpu()
 
 
 def _spread(scores: Float[Tensor, "users items"]) -> float:

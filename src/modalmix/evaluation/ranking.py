@@ -16,6 +16,7 @@ from modalmix.evaluation.pools import Pool, Rows, masked_items
 from modalmix.evaluation.sampled import sample_candidates
 from modalmix.evaluation.settings import EvaluateConfig
 from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.query import Query, Scorer
 
 
@@ -67,7 +68,7 @@ def _scored(
     writes = isinstance(scorer, DotScorer) and scorer.items.dtype in (torch.float32, torch.float64)
     for start in range(0, len(users), chunk):
         part = users[start : start + chunk]
-        query = Query(users=torch.from_numpy(part))
+        query = query_of(scorer, holdout, part)
         if isinstance(scorer, DotScorer) and writes and buffer is not None:
             scores = scorer(query, out=buffer[: len(part)])
         else:
@@ -81,6 +82,13 @@ def _scored(
             scores = buffer[: len(part)].copy_(scores)
         _check_finite(scores, part, holdout)
         yield start, scores
+
+
+def query_of(scorer: Scorer, holdout: Holdout, users: Rows) -> Query:
+    """How a scorer is asked for users: by row, or, where it reads histories, with what they have met by then."""
+    if isinstance(scorer, HistoryScorer):
+        return Query(history=torch.from_numpy(holdout.sequences.last(users, scorer.length)))
+    return Query(users=torch.from_numpy(users))
 
 
 def _check_finite(scores: Float[Tensor, "chunk items"], users: Rows, holdout: Holdout) -> None:

@@ -85,15 +85,15 @@ class MagnetConfig(ItemGraphConfig):
     """Deviation of the Gaussian noise on the gates' logits in stage 1."""
     cover: float = Field(0.1, ge=0)
     """Weight of 1 - H_use, that all experts be used."""
-    specialise: float = Field(0.05, ge=0)
-    """Weight of H_route at the end of stage 2, that gates decide."""
+    specialise: float = Field(0.02, ge=0)
+    """Weight of H_route at the end of stage 2, that gates decide. Above .3 of `cover` one expert for all is best."""
     trigger: str = "coverage"
     """What starts stage 2: coverage, entropy_below, plateau, epoch:n, never."""
     trigger_threshold: float = Field(0.9, ge=0, le=1)
     """The entropy that `coverage` and `entropy_below` compare with."""
     trigger_latest: int = Field(30, ge=1)
     """The epoch at whose end stage 2 starts at the latest."""
-    ramp: int = Field(10, ge=1)
+    ramp: int = Field(5, ge=1)
     """Epochs over which the weights move in stage 2; early stopping waits for them."""
     contrast: float = Field(0.0, ge=0)
     """Weight of the contrast between the two views, and between content and behaviour."""
@@ -105,7 +105,7 @@ class MagnetConfig(ItemGraphConfig):
     """Weight of the squared length of the batch's embeddings."""
     epochs: int = Field(200, ge=1)
     """Most epochs."""
-    patience: int = Field(9, ge=1)
+    patience: int = Field(6, ge=1)
     """Epochs without a better validation score before training stops."""
     eval_every: int = Field(3, ge=1)
     """Epochs between validations."""
@@ -121,6 +121,8 @@ class MagnetConfig(ItemGraphConfig):
             "cues": "signals",
             "mixture_gradient": "all",
             "contrast": 0.01,
+            "specialise": 0.05,
+            "ramp": 10,
             "lr": 1e-3,
             "reg": 1e-4,
             "epochs": 1000,

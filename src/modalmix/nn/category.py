@@ -3,7 +3,6 @@
 CAMMSR (arXiv 2603.04320) publishes one weight per item and modality from a category predictor; the formulas are ours.
 """
 
-import math
 from typing import NamedTuple, final
 
 import torch
@@ -56,21 +55,25 @@ def cross_entropy(logits: Float[Tensor, "rows categories"], labels: Labels) -> F
 
 
 def confidence(logits: Float[Tensor, "rows categories"]) -> Float[Tensor, " rows"]:
-    """Minus the mean binary entropy of sigmoid(c), over log 2: 0 when sure of every category, -1 when of none."""
+    """Minus the mean binary entropy of sigmoid(c): 0 when sure of every category, -log 2 when of none."""
     p = logits.sigmoid()
     entropy = F.softplus(logits) - p * logits  # H(sigmoid(c)), without a logarithm of p
-    return -entropy.mean(dim=1) / math.log(2)
+    return -entropy.mean(dim=1)
 
 
 def modality_weights(
-    quality: Float[Tensor, "modalities rows"], present: Bool[Tensor, "rows modalities"], temperature: float
+    quality: Float[Tensor, "modalities rows"],
+    present: Bool[Tensor, "rows modalities"],
+    temperature: float,
+    moves: bool = False,
 ) -> Float[Tensor, "modalities rows"]:
     """w^m = n softmax_m(q^m / tau) over the n modalities that a row has: they average 1; 0 where one is absent.
 
-    No gradient flows into the qualities: a weight is what a modality has earned, not what the ranking loss wants.
+    No gradient flows into the qualities unless it `moves` them: a weight is what a modality has earned, not what the
+    ranking loss wants.
     """
     there = present.T
-    logits = (quality.detach() / temperature).masked_fill(~there, -torch.inf)
+    logits = ((quality if moves else quality.detach()) / temperature).masked_fill(~there, -torch.inf)
     none = ~there.any(dim=0)
     weights = logits.masked_fill(none, 0.0).softmax(dim=0) * there.sum(dim=0)
     return weights.masked_fill(none, 0.0)

@@ -21,6 +21,7 @@ from torch import Tensor
 from modalmix.nn.graph import row_normalize
 
 _BLOCK = 1 << 24  # entries held at once before the small ones are left out, at most
+_LOOKUP = 100  # finding an entry costs as much as so many products of entries
 
 
 def item_filter(
@@ -116,17 +117,46 @@ class ItemFilter:
     ) -> Float[Tensor, " batch"]:
         """Scores of (users[k], items[k]); with `without`, as if user k's history did not have item without[k].
 
-        The cost is the length of the histories, not the number of items. `without` takes the item out of the history,
-        not out of W, where the event still counts among those who met both items.
+        `without` takes the item out of the history, not out of W, where the event still counts among those who met both
+        items. Entries are looked up one by one, or, where histories are long and users stand often in the batch, all
+        scores of each user are made once: whichever is less work.
         """
-        histories = self.histories[users.cpu().numpy()]
-        pair = np.repeat(np.arange(len(users)), np.diff(histories.indptr))
-        met, value = histories.indices, histories.data
+        who, place = np.unique(users.cpu().numpy(), return_inverse=True)
+        columns, histories = items.cpu().numpy(), self.histories[who]
+        length = np.diff(histories.indptr)
+        products = length.sum() * (self.weights.nnz / max(1, self.weights.shape[0]))
+        if length[place].sum() * _LOOKUP > products:
+            scores = self._dense_pairs(histories, place, columns)
+        else:
+            scores = self._looked_up(histories[place], columns)
         if without is not None:
-            value = np.where(met == without.cpu().numpy()[pair], 0.0, value)
-        found = np.asarray(self.weights[met, items.cpu().numpy()[pair]]).ravel() if len(met) else value
-        scores = np.bincount(pair, weights=found * value, minlength=len(users))
+            left_out = without.cpu().numpy()
+            scores -= _entries(histories, place, left_out) * _entries(self.weights, left_out, columns)
         return torch.from_numpy(scores.astype(np.float32)).to(users.device)
+
+    def _dense_pairs(self, histories: sp.csr_matrix, place: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Scores of (histories[place[k]], columns[k]), a block of histories at a time."""
+        scores, order = np.zeros(len(place)), np.argsort(place, kind="stable")
+        size = max(1, _BLOCK // self.weights.shape[1])
+        for start in range(0, histories.shape[0], size):
+            first, last = np.searchsorted(place[order], [start, start + size])
+            chosen = order[first:last]
+            block = (histories[start : start + size] @ self.weights).toarray()
+            scores[chosen] = block[place[chosen] - start, columns[chosen]]
+        return scores
+
+    def _looked_up(self, histories: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+        """Scores of (histories[k], columns[k])."""
+        pair = np.repeat(np.arange(len(columns)), np.diff(histories.indptr))
+        found = _entries(self.weights, histories.indices, columns[pair]) * histories.data
+        return np.bincount(pair, weights=found, minlength=len(columns))
+
+
+def _entries(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """matrix[rows[k], columns[k]]."""
+    if len(rows) == 0:
+        return np.zeros(0)
+    return np.asarray(matrix[np.array(rows), np.array(columns)]).ravel()  # SciPy wants arrays it may change
 
 
 def _power(degree: Int64[np.ndarray, " rows"], exponent: float) -> Float64[np.ndarray, " rows"]:

@@ -12,18 +12,18 @@ from modalmix.nn.features import unit_rows
 
 
 def swap(
-    one: Float[Tensor, "batch length dim"],
-    other: Float[Tensor, "batch length dim"],
-    chosen: Bool[Tensor, "batch length"],
-) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "batch length dim"]]:
+    one: Float[Tensor, "*positions dim"],
+    other: Float[Tensor, "*positions dim"],
+    chosen: Bool[Tensor, "*positions"],
+) -> tuple[Float[Tensor, "*positions dim"], Float[Tensor, "*positions dim"]]:
     """Both sequences, the elements at the chosen positions exchanged; as they were where none is chosen."""
-    exchanged = chosen.unsqueeze(2)
+    exchanged = chosen.unsqueeze(-1)
     return torch.where(exchanged, other, one), torch.where(exchanged, one, other)
 
 
 def draw_positions(
-    real: Bool[Tensor, "batch length"], rho: float, generator: torch.Generator | None = None
-) -> Bool[Tensor, "batch length"]:
+    real: Bool[Tensor, "*positions"], rho: float, generator: torch.Generator | None = None
+) -> Bool[Tensor, "*positions"]:
     """r ~ Bernoulli(rho) on real positions, never on padding."""
     return (torch.rand(real.shape, device=real.device, generator=generator) < rho) & real
 

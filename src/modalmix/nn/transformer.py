@@ -8,11 +8,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from modalmix.nn.dropout import FastDropout
+from modalmix.nn.dyt import DynamicTanh
 from modalmix.nn.packing import Packing
 
 Order = Literal["post", "pre"]
 Activation = Literal["gelu", "relu"]
-ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
+Norm = Literal["layer", "dyt"]
+NORMS = {"layer": nn.LayerNorm, "dyt": DynamicTanh}
+_MULTIPLE = 128
+
+
+@final
+class RowsGELU(nn.Module):
+    """GELU of rows whose number changes from batch to batch: oneDNN would keep a kernel for each new number."""
+
+    def forward(self, x: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+        return F.gelu(F.pad(x, (0, 0, 0, -len(x) % _MULTIPLE)))[: len(x)]
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": RowsGELU, "relu": nn.ReLU}
 
 
 @final
@@ -33,12 +47,13 @@ class CausalAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "positions dim"], packing: Packing) -> Float[Tensor, "positions dim"]:
-        batch, length = packing.shape
-        mixed = packing.unpack(self.query_key_value(x)).view(batch, length, 3, self.heads, -1)
-        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        return self.output(packing.by_sequence(self._attend, self.query_key_value(x)))
+
+    def _attend(self, mixed: Float[Tensor, "batch length three_dim"]) -> Float[Tensor, "batch length dim"]:
+        query, key, value = mixed.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
-        return self.output(packing.pack(attended.transpose(1, 2)).flatten(1))
+        return attended.transpose(1, 2).flatten(2)
 
 
 @final
@@ -58,6 +73,7 @@ class TransformerLayer(nn.Module):
         attention_dropout: float,
         order: Order = "post",
         activation: Activation = "gelu",
+        norm: Norm = "layer",
     ) -> None:
         super().__init__()
         self.order = order
@@ -65,7 +81,7 @@ class TransformerLayer(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(dim, hidden), ACTIVATIONS[activation](), FastDropout(dropout), nn.Linear(hidden, dim)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.norms = nn.ModuleList(NORMS[norm](dim) for _ in range(2))
         self.dropout = FastDropout(dropout)
 
     def forward(self, x: Float[Tensor, "positions dim"], packing: Packing) -> Float[Tensor, "positions dim"]:
@@ -94,12 +110,14 @@ class CausalTransformer(nn.Module):
         attention_dropout: float = 0.0,
         order: Order = "post",
         activation: Activation = "gelu",
+        norm: Norm = "layer",
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, heads, hidden, dropout, attention_dropout, order, activation) for _ in range(layers)
+            TransformerLayer(dim, heads, hidden, dropout, attention_dropout, order, activation, norm)
+            for _ in range(layers)
         )
-        self.last = nn.LayerNorm(dim) if order == "pre" else nn.Identity()
+        self.last = NORMS[norm](dim) if order == "pre" else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)

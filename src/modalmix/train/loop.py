@@ -124,6 +124,7 @@ def train_epoch(
     rng = seed_epoch(settings.seed, epoch, fabric.global_rank)
     model.train()
     model.start_epoch(epoch)
+    set_learning_rates(optimizer, model.lr_scale(epoch))
     losses = EpochLosses(epoch)
     n_batches = max(1, model.n_batches(data, settings.batch_size))
     batches = model.batches(data, settings.batch_size, rng)
@@ -146,6 +147,12 @@ def train_epoch(
     monitored = {name: float(value) for name, value in model.monitored().items()}
     model.end_epoch(epoch, means | average(monitored, fabric))
     return means
+
+
+def set_learning_rates(optimizer: Any, scale: float) -> None:
+    """The learning rate of each group is `scale` times its first one, which the group keeps: it is in checkpoints."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
 
 
 def validation(model: GradientRecommender[Any], validate: Validate, fabric: "Fabric") -> float:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from modalmix.models.contract import Calibration, DotScorer, Query, Scorer, calibrate
-from modalmix.models.contract.calibrated import CalibratedScorer
+from modalmix.models.contract.calibrated import CalibratedPairScorer, CalibratedScorer
+from modalmix.models.contract.retrieval import TwoStep
 
 USERS = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
 ITEMS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -75,3 +76,40 @@ def test_an_offset_does_not_touch_a_folded_in_history(scorer: DotScorer) -> None
     history = Query(history=torch.tensor([[0, 1], [2, -1]]))
     found = calibrate(scorer, WARM, Calibration(offset=5.0))
     torch.testing.assert_close(found(history), scorer(history) + torch.tensor([0.0, 5.0, 0.0]))
+
+
+class Pairs:
+    """A scorer of pairs: inner products and a prior, and 7 more that only exact scores know."""
+
+    def __init__(self, prior: bool = True) -> None:
+        self.item_vectors = ITEMS
+        self.prior = (lambda query: torch.tensor([[0.5, 4.0, 0.0]]).expand(len(query), -1)) if prior else None
+
+    def vectors(self, query: Query) -> torch.Tensor:
+        return USERS[query.users]
+
+    def __call__(self, query: Query) -> torch.Tensor:
+        added = 7.0 if self.prior is None else 7.0 + self.prior(query)
+        return self.vectors(query) @ ITEMS.T + added
+
+    def pairs(self, query: Query, candidates: torch.Tensor) -> torch.Tensor:
+        return self(query).gather(1, candidates)
+
+
+@pytest.mark.parametrize("warm", [WARM, WARM[:2]])
+@pytest.mark.parametrize("prior", [True, False])
+def test_a_scorer_of_pairs_stays_one(warm: torch.Tensor, prior: bool) -> None:
+    """Item 1 is cold, and the one below the known ones."""
+    scorer = Pairs(prior)
+    found, plain = calibrate(scorer, warm, TWICE_AND_FIVE), CalibratedScorer(scorer, warm, TWICE_AND_FIVE)
+    assert isinstance(found, CalibratedPairScorer)
+    torch.testing.assert_close(found(QUERY), plain(QUERY))
+    candidates = torch.tensor([[2, 1], [0, 1]])
+    torch.testing.assert_close(found.pairs(QUERY, candidates), plain(QUERY).gather(1, candidates))
+    near = found.vectors(QUERY) @ found.item_vectors.T
+    if found.prior is not None:
+        near = near + found.prior(QUERY)
+    cold = torch.tensor([False, True, len(warm) == 2])
+    missing = torch.where(cold, 14.0, 7.0)  # what only exact scores know
+    torch.testing.assert_close(near + missing, plain(QUERY))
+    assert torch.equal(TwoStep(found, 3).top(QUERY, 1).rows[:, 0], plain(QUERY).argmax(dim=1))

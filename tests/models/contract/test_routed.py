@@ -9,6 +9,7 @@ from torch import Tensor
 from modalmix.errors import QueryError
 from modalmix.models.contract import Query
 from modalmix.models.contract import routed as module
+from modalmix.models.contract.retrieval import FullRanking, PairScorer, TwoStep
 from modalmix.models.contract.routed import Mixture, Nodes, RoutedScorer
 from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.roles import RoleExperts, available, roles
@@ -146,10 +147,51 @@ class TestPairs:
         candidates = torch.tensor([[3, 19], [2, 0]])
         close(scorer.pairs(query, candidates), scorer(query).gather(1, candidates))
 
+    @pytest.mark.parametrize("listed", [1, 3, 4, 5, 9, 40])
+    def test_at_the_borders_of_a_block(self, listed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_PAIRS", 9)
+        scorer, query = World().scorer, Query(users=torch.arange(USERS))
+        candidates = torch.randint(ITEMS, (USERS, listed))
+        close(scorer.pairs(query, candidates), scorer(query).gather(1, candidates))
+
     def test_of_nobody_and_of_no_candidates(self) -> None:
         none = torch.zeros(0, dtype=torch.int64)
         assert World().scorer.pairs(Query(users=none), none.view(0, 4)).shape == (0, 4)
         assert World().scorer.pairs(Query(users=torch.arange(2)), none.view(2, 0)).shape == (2, 0)
+
+
+class TestVectors:
+    """Inner products of `vectors` and `item_vectors`: the score with one gate for every pair."""
+
+    @pytest.mark.parametrize("query", [Query(users=torch.tensor([4, 0, 2])), Query(history=torch.tensor([[3, 5, -1]]))])
+    @pytest.mark.parametrize("given", [True, False])
+    def test_inner_products_are_scores_with_the_mean_gate(self, query: Query, given: bool) -> None:
+        world = World()
+        gate = torch.rand(EXPERTS).softmax(0) if given else None
+        mixture = Mixture(world.experts, world.router, world.allowed, world.k, gate)
+        scorer = RoutedScorer(world.users, world.items, mixture, lambda query: torch.full((len(query), ITEMS), 1e6))
+        asked = scorer.asked(query)
+        weight = torch.full((EXPERTS,), 1 / EXPERTS) if gate is None else gate
+        u, i = torch.cartesian_prod(torch.arange(len(query)), torch.arange(ITEMS)).T
+        expected = (asked.own[u] * world.items.own[i]).sum(dim=1) + world.said(asked, u, i) @ weight
+        close((scorer.vectors(query) @ scorer.item_vectors.T).flatten(), expected)
+        assert scorer.item_vectors.shape == (ITEMS, DIM * (EXPERTS + 1))
+        assert not scorer.vectors(query).requires_grad
+        assert not scorer.item_vectors.requires_grad
+
+    def test_without_experts_they_are_the_nodes_own(self) -> None:
+        world = World()
+        scorer = RoutedScorer(world.users, world.items, None)
+        assert torch.equal(scorer.item_vectors, world.items.own)
+        assert torch.equal(scorer.vectors(Query(users=torch.tensor([3, 1]))), world.users.own[[3, 1]])
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_two_steps_that_retrieve_all_are_the_full_ranking(self, kind: RouterKind) -> None:
+        scorer, query = World(kind).scorer, Query(users=torch.arange(USERS))
+        assert isinstance(scorer, PairScorer)
+        one, two = FullRanking(scorer).top(query, 6), TwoStep(scorer, ITEMS).top(query, 6)
+        assert torch.equal(one.rows, two.rows)
+        close(one.scores, two.scores)
 
 
 def first_asked(query: Query) -> Tensor:
@@ -226,7 +268,7 @@ class TestHistories:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.usefixtures("small_blocks")
     def test_a_history_is_a_user_who_met_its_items(self, kind: RouterKind) -> None:
-        """Signals: means of the items'. Degree: their number. Own vector: the mean of theirs at the known users' length."""
+        """Signals: means of the items'. Degree: their number. Own vector: their mean at the known users' length."""
         world, lists = World(kind), [[3, 5, 8], [1], [9, 2, 0, 20], [4, 4], [6, 7, 8, 9, 10]]
         history = torch.tensor([[*items, *[-1] * (5 - len(items))] for items in lists])
         z = torch.stack([world.items.z[:, items].mean(dim=1) for items in lists], dim=1)

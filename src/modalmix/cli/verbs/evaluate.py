@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import polars as pl
 import tyro
 from pydantic import PositiveInt
 
 from modalmix.cli.options import parse
-from modalmix.cli.show import notice, print_json, show_evaluation, show_robustness
+from modalmix.cli.show import console, frame_table, notice, print_json, show_evaluation, show_robustness
 from modalmix.config import Config
 from modalmix.errors import ConfigError
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation.robustness import SEEDS
-from modalmix.pipeline import evaluate, load_run, robustness
+from modalmix.pipeline import evaluate, load_run, retrieval, robustness
 from modalmix.serve.recommender import Run
 
 TITLE = "Open the test split of a run and rank it; the run folder counts how often that happened."
@@ -36,6 +37,9 @@ class Options(Config):
     """Draws of the items that lose it, for each share."""
     drop_metric: str | None = None
     """Metric of that table and plot: recall@20 without it. drop.json has all."""
+    retrieve: tuple[PositiveInt, ...] = ()
+    """Numbers of candidates, e.g. 50 100 200: how much of the exact lists of 10 and 20 serving in two steps (`modalmix
+    recommend --retrieve`) finds with so many, and what it costs. The test split is not opened."""
     json_: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON instead of a table."""
 
@@ -46,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.drop is not None:
         drop, shares = parse_drop(options.drop)
         return _show_curve(load_run(options.run, options.data), drop, shares, options)
+    if options.retrieve:
+        return _show_retrieval(load_run(options.run, options.data), options)
     evaluation = evaluate(load_run(options.run, options.data), options.evaluate)
     if options.json_:
         print_json(evaluation.to_dict())
@@ -66,6 +72,16 @@ def parse_drop(text: str) -> tuple[str, tuple[float, ...]]:
         except ValueError:
             raise ConfigError(f"--drop {name}", got=repr(share), expected="a number from 0 to 1") from None
     return name, tuple(shares)
+
+
+def _show_retrieval(run: Run, options: Options) -> int:
+    curve = retrieval(run, options.retrieve)
+    if options.json_:
+        print_json(curve.to_dict())
+    else:
+        title = f"{options.run}: two steps against all items, {curve.users:,} users, {curve.chunk} at once"
+        console.print(frame_table(pl.DataFrame(curve.rows()), title))
+    return 0
 
 
 def _show_curve(run: Run, drop: str, shares: Sequence[float], options: Options) -> int:

@@ -34,8 +34,8 @@ class Options(Config):
     filter_seen: bool = True
     """Leave out items the user is known to have met."""
     retrieve: PositiveInt | None = None
-    """Score exactly only so many items, retrieved by inner products, and as many that the model's prior names: for models
-    that score pair by pair, such as magnet. All items without it."""
+    """Score exactly only so many items, retrieved by inner products, and as many that the model's prior names: for a
+    model that scores pair by pair, such as magnet. All items without it."""
     add: Path | None = None
     """Table (CSV, Parquet, JSON lines) of new items to add first: item, and title, ... as the data set has them."""
     add_images: Path | None = None

@@ -1,14 +1,17 @@
 """Cold items on the warm ones' scale: what the mixed pool of a shop needs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.query import Query, Scorer
+from modalmix.models.contract.retrieval import PairScorer
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Calibration:
 
 
 def calibrate(scorer: Scorer, warm: Bool[Tensor, " items"], calibration: Calibration) -> Scorer:
-    """The scorer with its cold items calibrated; a DotScorer stays one, so that an index can serve it.
+    """The scorer with its cold items calibrated; a DotScorer, a HistoryScorer and a PairScorer stay one.
 
     `warm` may be shorter than the scorer's catalogue: items below are new, hence cold. A DotScorer folds a history in
     by the items it has, so that a scale changes what a cold item in a history weighs; an offset does not.
@@ -37,6 +40,11 @@ def calibrate(scorer: Scorer, warm: Bool[Tensor, " items"], calibration: Calibra
             (bias * factor + cold * calibration.offset).to(scorer.items.dtype),
             without_content=scorer.without_content,
         )
+    if isinstance(scorer, HistoryScorer):  # before PairScorer: who asks it must still see that it reads histories
+        cold = ~torch.nn.functional.pad(warm, (0, scorer.n_items - len(warm)))
+        return scorer.calibrated(torch.where(cold, calibration.scale, 1.0), cold * calibration.offset)
+    if isinstance(scorer, PairScorer):
+        return CalibratedPairScorer(scorer, warm, calibration)
     return CalibratedScorer(scorer, warm, calibration)
 
 
@@ -52,3 +60,39 @@ class CalibratedScorer:
         scores = self.scorer(query)
         warm = torch.nn.functional.pad(self.warm, (0, scores.shape[1] - len(self.warm))).to(scores.device)
         return torch.where(warm, scores, self.calibration.scale * scores + self.calibration.offset)
+
+
+@final
+class CalibratedPairScorer:
+    """A scorer of pairs with its cold items calibrated. An offset is one more number in the vectors."""
+
+    def __init__(self, scorer: PairScorer, warm: Bool[Tensor, " items"], calibration: Calibration) -> None:
+        vectors = scorer.item_vectors
+        cold = ~torch.nn.functional.pad(warm, (0, len(vectors) - len(warm))).to(vectors.device)
+        self.scorer = scorer
+        self.factor = torch.where(cold, calibration.scale, 1.0).to(vectors.dtype)
+        self.offset = cold * vectors.new_tensor(calibration.offset)
+        self.prior = None if scorer.prior is None else self._scaled_prior
+
+    def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
+        """Scores of all items."""
+        return self.scorer(query) * self.factor + self.offset
+
+    def pairs(self, query: Query, candidates: Int[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates"]:
+        """Scores of some items, other ones for each query."""
+        return self.scorer.pairs(query, candidates) * self.factor[candidates] + self.offset[candidates]
+
+    def vectors(self, query: Query) -> Float[Tensor, "batch wide"]:
+        """The queries' side of the inner products."""
+        return torch.nn.functional.pad(self.scorer.vectors(query), (0, 1), value=1.0)
+
+    @cached_property
+    def item_vectors(self) -> Float[Tensor, "items wide"]:
+        """The items' side of the inner products."""
+        scaled = self.scorer.item_vectors * self.factor.unsqueeze(1)
+        return torch.cat([scaled, self.offset.unsqueeze(1)], dim=1)
+
+    def _scaled_prior(self, query: Query) -> Float[Tensor, "batch items"]:
+        assert self.scorer.prior is not None
+        prior = self.scorer.prior(query)
+        return prior * self.factor.to(prior.device)

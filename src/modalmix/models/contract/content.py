@@ -1,8 +1,7 @@
 """What models that know items by their content alone share: features, candidates, the ranking loss, the scorer."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeVar, cast, final
 
 import numpy as np
@@ -206,17 +205,6 @@ class ContentRecommender(GradientRecommender[C]):
         vectors, has_content = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         warm = torch.nn.functional.pad(self.warm, (0, len(catalog) - self.n_items))
         return fill_without_content(vectors, has_content, warm), content.present.any(dim=1)
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """No dropout and no gradients inside."""
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.train(was_training)
 
 
 def chosen_modalities(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...]:

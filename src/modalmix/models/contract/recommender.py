@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -41,6 +42,17 @@ class Recommender(nn.Module, ABC, Generic[C]):
     def routing(self, query: Query, items: Int[Tensor, " items"]) -> Mapping[str, Tensor] | None:
         """Gate weights by name for these queries and items; None for a model that does not route."""
         return None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No dropout and no gradients inside."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
 
     def check_extends(self, catalog: Catalog) -> None:
         """Raise ModelError unless the training items are the first rows of `catalog`, in order."""
@@ -91,6 +103,10 @@ class GradientRecommender(Recommender[C]):
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam over all parameters, fused."""
         return torch.optim.Adam(self.parameters(), lr=self.config.lr, fused=True)
+
+    def lr_scale(self, epoch: int) -> float:
+        """What the optimizer's learning rates are multiplied by in epoch 1, 2, ...: a function of the epoch alone."""
+        return 1.0
 
     def prepare(self, data: TrainData) -> None:
         """Called, on the CPU, before training starts or goes on: fill the buffers it needs, e.g. a teacher's factors.

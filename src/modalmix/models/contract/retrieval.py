@@ -1,7 +1,7 @@
 """The best items of a query: of all items, or in two steps, of those that an index and the prior name.
 
-Both give the same lists in the same form, so that one can stand for the other; how many of the exact ones two steps find
-is measured by `evaluation.retrieval`.
+Both give lists in the same form, so that one can stand for the other. `evaluation.retrieval` measures how many of the
+exact ones two steps find.
 """
 
 from collections.abc import Callable
@@ -148,8 +148,9 @@ class TwoStep:
         wanted = self.candidates + (0 if exclude is None else exclude.shape[1])  # none is missing without the excluded
         named = [_keep(self.index(self.scorer.vectors(query), wanted, pool), exclude, self.candidates)]
         if self.scorer.prior is not None:
-            prior = _without(_within(self.scorer.prior(query), pool), exclude)
-            named.append(largest(prior, self.candidates))
+            prior = self.scorer.prior(query)
+            prior = prior.clone() if pool is None else _within(prior, pool)
+            named.append(largest(_without(prior, exclude), self.candidates).to(named[0].device))
         rows = torch.cat(named, dim=1).sort(dim=1).values
         rows[:, 1:] = rows[:, 1:].masked_fill(rows[:, 1:] == rows[:, :-1], -1)
         return rows
@@ -174,7 +175,7 @@ def largest(scores: Float[Tensor, "batch items"], n: int) -> Int[Tensor, "batch 
 
 def _within(scores: Float[Tensor, "batch items"], pool: Bool[Tensor, " items"] | None) -> Tensor:
     """-inf outside the pool, in a copy where there is one."""
-    return scores if pool is None else scores.masked_fill(~pool, -torch.inf)
+    return scores if pool is None else scores.masked_fill(~pool.to(scores.device), -torch.inf)
 
 
 def _without(scores: Float[Tensor, "batch items"], exclude: Int[Tensor, "batch most"] | None) -> Tensor:
@@ -189,6 +190,7 @@ def _keep(rows: Int[Tensor, "batch named"], exclude: Int[Tensor, "batch most"] |
     """The first n of each list that are not excluded; -1 where fewer are left."""
     if exclude is None:
         return rows
+    exclude = exclude.to(rows.device)
     apart = 1 + max(int(part.max()) if part.numel() else 0 for part in (rows, exclude))
     query = (1 + apart) * torch.arange(len(rows), device=rows.device).unsqueeze(1)
     hidden = torch.isin(query + rows, query + exclude) | (rows < 0)

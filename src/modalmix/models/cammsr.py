@@ -1,0 +1,305 @@
+"""CAMMSR: category-guided attentive experts over modality sequences (Xu et al., ICDE 2026, arXiv 2603.04320).
+
+e_m = W_m x_m + b_m + p_l (ids: a table), p one position table for all;  e~_m = e_m + w_m e^_m, e^ = CAMoE(e)
+z^m = Transformer_m(Dropout(DyT_m(e~_m)));  s(u,i) = sum_m <z^m at the last item, e_m of i without position>
+w_m: how well a linear head on e_m knows the item's categories, averaging 1 over the modalities an item has.
+L = L_next + mu L_cat + lambda L_swap: next item, the heads, and the contrast of sequences that swap elements between
+two modalities. What the public text leaves open is ours: docs/models/cammsr.md.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, cast, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.split import TrainData
+from modalmix.errors import ModelError
+from modalmix.models.contract.categories import Categories, labels_of
+from modalmix.models.contract.content import ModalityFeatures, chosen_modalities
+from modalmix.models.contract.initial import initial_items
+from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps, TransformerConfig
+from modalmix.nn.camoe import CAMoE
+from modalmix.nn.category import Labels, balanced_bce, confidence, cross_entropy, modality_weights
+from modalmix.nn.dropout import FastDropout
+from modalmix.nn.dyt import DynamicTanh
+from modalmix.nn.linear import FeatureLinear
+from modalmix.nn.packing import Packing, last_positions
+from modalmix.nn.rows import typical_cold
+from modalmix.nn.swap import draw_positions, swap, swap_contrast
+from modalmix.nn.transformer import CausalTransformer
+
+ID = "id"
+
+
+class CammsrConfig(TransformerConfig):
+    """Settings of CAMMSR."""
+
+    modalities: tuple[str, ...] | None = None
+    """Names of the content modalities to use; all of the catalogue's without it. The id is always there."""
+    standardize: bool = True
+    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    experts: int = Field(4, ge=0)
+    """Experts of the mixture; 0 leaves it out."""
+    expert_hidden: int = Field(0, ge=0)
+    """Width of each expert's hidden layer; 0 makes it linear."""
+    gate: Literal["attention", "linear"] = "attention"
+    """How a modality chooses among the experts."""
+    category_column: str = "categories"
+    """Column of the items table with each item's category, or list of categories."""
+    category_weighting: Literal["agreement", "confidence", "learned", "none"] = "agreement"
+    """What a modality's weight is made of: how well its head agrees with the item's categories (how sure it is, for an
+    item without any), how sure it is, a learned score, or nothing (all weigh 1)."""
+    category_temperature: float = Field(1.0, gt=0)
+    """Temperature of the weights: low, and the best modality takes all."""
+    weigh_ids: bool = True
+    """Whether the id takes part in the weights; else it weighs 1 and the content modalities average 1."""
+    category: float = Field(1.0, ge=0)
+    """Weight mu of the category heads' loss."""
+    swap: float = Field(0.1, ge=0)
+    """Weight lambda of the modality-swap contrast."""
+    swap_rate: float = Field(0.5, ge=0, le=1)
+    """Share rho of positions that are swapped."""
+    swap_pairs: Literal["content", "all"] | tuple[tuple[str, str], ...] = "content"
+    """Modalities that swap: pairs of content ones (with the id, where there is one), all pairs, or these."""
+    temperature: float = Field(0.2, gt=0)
+    """Temperature tau of the contrast."""
+    input_norm: Literal["dyt", "layer"] = "dyt"
+    """What scales each sequence before its Transformer: dynamic tanh, or LayerNorm."""
+    dyt_scope: Literal["input", "all"] = "input"
+    """Where dynamic tanh stands: before the Transformer, or in place of every LayerNorm."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "lr": 1e-3,
+            "lr_decay": "none",
+            "weight_decay": 0.0,
+            "attention_dropout": 0.5,
+            "standardize": False,
+            "epochs": 100,
+            "patience": 10,
+        }
+    }
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "no-category-guidance": {"category_weighting": "none"},
+        "no-swap": {"swap": 0.0},
+        "no-experts": {"experts": 0},
+        "layer-norm": {"input_norm": "layer"},
+    }
+
+    @model_validator(mode="after")
+    def _heads_must_learn(self) -> Self:
+        if self.category_weighting in ("agreement", "confidence") and self.category == 0:
+            raise ValueError(
+                f"category_weighting={self.category_weighting} with category=0: the weights send no gradient to the "
+                "heads, which would stay as they started; set category > 0, or category_weighting to learned or none"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a catalogue's items beside their vectors."""
+
+    present: Bool[Tensor, "items modalities"]
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Read:
+    """A batch of histories as read: one sequence a modality, packed."""
+
+    packing: Packing
+    streams: Float[Tensor, "modalities positions dim"]
+    present: Bool[Tensor, "positions modalities"]
+    category_loss: Float[Tensor, ""] | None
+
+
+@final
+class Cammsr(SequentialRecommender[CammsrConfig]):
+    """An id table and a linear map a modality; the mixture; category heads; a Transformer a modality."""
+
+    label_offsets: Int[Tensor, " items_plus_one"]
+    label_values: Int[Tensor, " labels"]
+
+    def __init__(self, config: CammsrConfig, data: TrainData) -> None:
+        """Raises ModelError for an unknown modality or swap pair, ConfigError for weights without a loss."""
+        super().__init__(config, data)
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
+        self.streams = (ID, *self.modalities)
+        dim, n = config.dim, len(self.streams)
+        start = initial_items(data, dim, config.init_std, config.id_init, config.init_modalities)
+        self.table = nn.Parameter(start)
+        self.positions = nn.Parameter(torch.randn(config.length, dim) * 0.02)
+        self.features = nn.ModuleList(
+            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
+        )
+        self.project = nn.ModuleList(FeatureLinear(data.catalog.modality(name).dim, dim) for name in self.modalities)
+        self.mixture = (
+            CAMoE(n, dim, config.experts, config.expert_hidden, config.dropout, config.gate) if config.experts else None
+        )
+        self.categories = Categories.of(data.catalog, config.category_column)
+        self.register_buffer("label_offsets", self.categories.items.offsets, persistent=False)
+        self.register_buffer("label_values", self.categories.items.labels, persistent=False)
+        self.weighting = self.check_weighting()
+        if self.weighting in ("agreement", "confidence"):
+            self.heads = nn.ModuleList(nn.Linear(dim, len(self.categories.names)) for _ in self.streams)
+        if self.weighting == "learned":
+            self.heads = nn.ModuleList(nn.Linear(dim, 1) for _ in self.streams)
+        norm = DynamicTanh if config.input_norm == "dyt" else nn.LayerNorm
+        self.norms = nn.ModuleList(norm(dim) for _ in self.streams)
+        self.dropout = FastDropout(config.dropout)
+        self.encoders = nn.ModuleList(
+            CausalTransformer(
+                dim,
+                config.layers,
+                config.heads,
+                config.hidden,
+                config.dropout,
+                config.attention_dropout,
+                norm="dyt" if config.dyt_scope == "all" else "layer",
+            )
+            for _ in self.streams
+        )
+        self.pairs = self.swap_pairs()
+
+    def check_weighting(self) -> str:
+        """The category weighting; "none", with a warning, where the catalogue has no categories to guide it."""
+        asked = self.config.category_weighting
+        if asked in ("agreement", "confidence") and not self.categories.names:
+            warnings.warn(
+                f"the items have no column '{self.config.category_column}': all modalities weigh the same",
+                stacklevel=3,
+            )
+            return "none"
+        return asked
+
+    def swap_pairs(self) -> list[tuple[int, int]]:
+        """The pairs of streams that swap, by place. Raises ModelError for one that is not there."""
+        chosen, place = self.config.swap_pairs, {name: k for k, name in enumerate(self.streams)}
+        if isinstance(chosen, tuple):
+            for pair in chosen:
+                for name in pair:
+                    if name not in place:
+                        raise ModelError(f"swap pair {pair}", got=f"'{name}'", expected=f"of {', '.join(place)}")
+            return [(place[one], place[other]) for one, other in chosen]
+        every = (
+            range(len(self.streams)) if chosen == "all" or len(self.modalities) == 1 else range(1, len(self.streams))
+        )
+        return [(one, other) for one in every for other in every if one < other]
+
+    # items
+
+    def items(self, catalog: Catalog) -> Items:
+        """[e_1 || .. || e_M] without position, on both sides; who has what stands beside the inputs. Absent: zeros.
+
+        A cold or new item has the mean id vector of the warm ones.
+        """
+        vectors, present = [typical_cold(self.table, self.warm, len(catalog))], []
+        features = cast(Iterable[ModalityFeatures], self.features)
+        for modality, project in zip(features, self.project, strict=True):
+            x, there = (modality.x, modality.present)
+            if catalog is not self.train_catalog:
+                x, there = modality.read(catalog.modality(modality.name))
+            vectors.append(project(x).masked_fill(~there.unsqueeze(1), 0.0))
+            present.append(there)
+        outputs = torch.cat(vectors, dim=1)
+        return Items(
+            outputs, outputs, About(torch.stack([torch.ones_like(present[0]), *present], dim=1), self.labels(catalog))
+        )
+
+    def labels(self, catalog: Catalog) -> Labels:
+        """The categories of a catalogue's items, as far as the training one has them."""
+        if catalog is self.train_catalog:
+            return Labels(self.label_offsets, self.label_values)
+        found = Categories.of(catalog, self.config.category_column, self.categories.names).items
+        return Labels(*(one.to(self.table.device) for one in found))
+
+    # sequences
+
+    def read(self, history: Int[Tensor, "batch length"], items: Items) -> Read:
+        """e~ of each modality at every real position."""
+        packing, about = Packing(history >= 0), items.beside
+        rows = packing.pack(history)
+        raw = items.inputs.index_select(0, rows).view(len(rows), len(self.streams), -1).transpose(0, 1)
+        e = raw + self.positions.index_select(0, packing.place)
+        present = about.present.index_select(0, rows)
+        weights, loss = self.weigh(e, present, labels_of(about.labels, rows))
+        if self.mixture is not None:
+            e = e + weights.unsqueeze(2) * self.mixture(e, present)
+        return Read(packing, e, present, loss)
+
+    def weigh(
+        self,
+        e: Float[Tensor, "modalities positions dim"],
+        present: Bool[Tensor, "positions modalities"],
+        labels: Labels,
+    ) -> tuple[Float[Tensor, "modalities positions"], Float[Tensor, ""] | None]:
+        """w of each modality, and the loss of the heads: the mean over modalities, of positions with labels."""
+        if self.weighting == "none":
+            return present.T.to(e), None
+        logits = torch.stack([head(one) for head, one in zip(self.heads, e, strict=True)])
+        if self.weighting == "learned":
+            return self.shared(logits.squeeze(2), present, moves=True), None
+        labelled = labels.counts > 0
+        error = cross_entropy if self.categories.single else balanced_bce
+        errors = torch.stack([error(one, labels) for one in logits])
+        sure = torch.stack([confidence(one.detach()) for one in logits])
+        quality = sure if self.weighting == "confidence" else torch.where(labelled, -errors.detach(), sure)
+        counted = (labelled.unsqueeze(1) & present).T
+        each = (errors * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+        return self.shared(quality, present), each.mean()
+
+    def shared(self, quality: Tensor, present: Tensor, moves: bool = False) -> Float[Tensor, "modalities positions"]:
+        """Weights that average 1 over what is present: over all, or, without `weigh_ids`, over content alone."""
+        temperature = self.config.category_temperature
+        if self.config.weigh_ids:
+            return modality_weights(quality, present, temperature, moves)
+        content = modality_weights(quality[1:], present[:, 1:], temperature, moves)
+        return torch.cat([present[:, :1].T.to(quality), content])
+
+    def encode(
+        self, stream: int, x: Float[Tensor, "positions dim"], packing: Packing
+    ) -> Float[Tensor, "positions dim"]:
+        """The states of one modality's sequences."""
+        return torch.as_tensor(self.encoders[stream](self.dropout(self.norms[stream](x)), packing))
+
+    def states(self, history: Int[Tensor, "batch length"], items: Items) -> Float[Tensor, "batch length wide"]:
+        """[z^1 || .. || z^M] at every position; zeros at padding."""
+        return self.states_of(self.read(history, items))
+
+    def states_of(self, read: Read) -> Float[Tensor, "batch length wide"]:
+        """The states of histories that have been read."""
+        each = [self.encode(k, x, read.packing) for k, x in enumerate(read.streams)]
+        return read.packing.unpack(torch.cat(each, dim=1))
+
+    # training
+
+    def loss(self, batch: Steps) -> Mapping[str, Tensor]:
+        """{"softmax" or "bce", "reg", "category", "swap"} of a batch, the last two where they have a weight."""
+        items = self.items(self.train_catalog)
+        read = self.read(batch.inputs, items)
+        terms = self.next_item_terms(self.states_of(read), batch, items)
+        if read.category_loss is not None and self.config.category:
+            terms["category"] = self.config.category * read.category_loss
+        if self.config.swap and self.pairs:
+            contrasts = [self.contrast(read, one, other, batch) for one, other in self.pairs]
+            terms["swap"] = self.config.swap * torch.stack(contrasts).mean()
+        return terms
+
+    def contrast(self, read: Read, one: int, other: int, batch: Steps) -> Float[Tensor, ""]:
+        """InfoNCE of the users' last states when two of their sequences swap elements where both have content."""
+        both = read.present[:, one] & read.present[:, other]
+        swapped = swap(read.streams[one], read.streams[other], draw_positions(both, self.config.swap_rate))
+        real = batch.inputs >= 0
+        first, second = (
+            last_positions(read.packing.unpack(self.encode(stream, x, read.packing)), real)
+            for stream, x in zip((one, other), swapped, strict=True)
+        )
+        target = last_positions(batch.targets.unsqueeze(2), real).squeeze(1)
+        return swap_contrast(first, second, target, self.config.temperature)

@@ -1,0 +1,270 @@
+"""CAMMSR: each part against a plain restatement, what may and may not depend on what, and the bad inputs."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.split import TrainData
+from modalmix.errors import ConfigError, ModelError
+from modalmix.models.cammsr import Cammsr, CammsrConfig
+from modalmix.models.contract import Query
+from modalmix.models.contract.sequential import Steps
+from modalmix.nn.swap import swap_contrast
+from tests.models.conftest import Shop
+
+ITEMS = 30
+HISTORY = torch.tensor([[0, 4, 8, 2], [9, 3, -1, -1], [5, -1, -1, -1]])
+TARGETS = torch.tensor([[4, 8, 2, 7], [3, 1, -1, -1], [6, -1, -1, -1]])
+NAMES = ("hats", "shoes", "socks")
+
+
+def with_categories(data: TrainData, values: list[Any]) -> TrainData:
+    table = pl.DataFrame({"item": data.catalog.items.series, "categories": values})
+    return TrainData(data.users, Catalog(data.catalog.items, data.catalog.modalities, table), data.interactions)
+
+
+def several(k: int) -> list[str] | None:
+    return None if k % 5 == 4 else [NAMES[k % 3]] + (["sale"] if k % 2 else [])
+
+
+@pytest.fixture
+def data(content_shop: Shop) -> TrainData:
+    """Two modalities, image 3 and text 4 and 5 missing; several categories an item, none for every fifth."""
+    shop = content_shop(absent={"image": [3], "text": [4, 5]})
+    return with_categories(shop, [several(k) for k in range(ITEMS)])
+
+
+def model(data: TrainData, **settings: Any) -> Cammsr:
+    torch.manual_seed(0)
+    small = {"dim": 8, "length": 6, "layers": 1, "hidden": 16, "dropout": 0.0, "init_std": 0.5}
+    return Cammsr(CammsrConfig.parse({**small, **settings}), data).eval()
+
+
+def steps() -> Steps:
+    return Steps(HISTORY, TARGETS)
+
+
+def weights_of(built: Cammsr, history: Tensor) -> Tensor:
+    """w of every modality and position, from the history alone."""
+    items = built.items(built.train_catalog)
+    rows = history[history >= 0]
+    place = (history >= 0).nonzero()[:, 1]
+    e = torch.stack(items.inputs[rows].split(built.config.dim, dim=1)) + built.positions[place]
+    present = items.beside.present[rows]
+    weights = torch.zeros(len(built.streams), len(rows))
+    for k, row in enumerate(rows.tolist()):
+        labels = several(row)
+        quality = []
+        for head, one in zip(built.heads, e[:, k], strict=True):
+            p = torch.sigmoid(head(one))
+            if labels is None:
+                quality.append((p * p.log() + (1 - p) * (1 - p).log()).mean())
+                continue
+            own = [built.categories.names.index(name) for name in labels]
+            others = [c for c in range(len(built.categories.names)) if c not in own]
+            quality.append((p[own].log().mean() + (1 - p[others]).log().mean()) / 2)
+        there = present[k].nonzero().squeeze(1)
+        shares = torch.stack([quality[m] for m in there]).softmax(dim=0) * len(there)
+        weights[there, k] = shares.detach()
+    return weights
+
+
+def test_states_equal_a_plain_restatement(data: TrainData) -> None:
+    built = model(data, dropout=0.0)
+    items = built.items(data.catalog)
+    with torch.no_grad():
+        states, weights = built.states(HISTORY, items), weights_of(built, HISTORY)
+        read, first = built.read(HISTORY, items), 0
+        for user, history in enumerate(HISTORY):
+            n = int((history >= 0).sum())
+            rows = history[:n]
+            e = torch.stack(items.inputs[rows].split(8, dim=1)) + built.positions[:n]
+            assert built.mixture is not None
+            mixed = built.mixture(e, items.beside.present[rows])
+            stream = e + weights[:, first : first + n].unsqueeze(2) * mixed
+            torch.testing.assert_close(read.streams[:, first : first + n], stream, atol=1e-5, rtol=1e-5)
+            for m, norm in enumerate(built.norms):
+                x = norm.gamma * torch.tanh(norm.alpha * stream[m]) + norm.beta  # type: ignore[union-attr, operator]
+                layer = built.encoders[m].layers[0]  # type: ignore[union-attr, index]
+                q, k, v = layer.attention.query_key_value(x).view(n, 3, 2, 4).permute(1, 2, 0, 3)
+                later = torch.ones(n, n).triu(1).bool()
+                scores = (q @ k.transpose(1, 2) / 2.0).masked_fill(later, -torch.inf).softmax(dim=2)
+                x = layer.norms[0](x + layer.attention.output((scores @ v).transpose(0, 1).flatten(1)))
+                x = layer.norms[1](x + layer.network(x))
+                torch.testing.assert_close(states[user, :n, 8 * m : 8 * m + 8], x, atol=1e-4, rtol=1e-4)
+            first += n
+
+
+def test_scores_are_sums_of_inner_products_without_position(data: TrainData) -> None:
+    built = model(data)
+    items = built.items(data.catalog)
+    scores = built.scorer(data.catalog)(Query(history=HISTORY))
+    with torch.no_grad():
+        states = built.states(HISTORY, items)
+        for user, history in enumerate(HISTORY):
+            z = states[user, int((history >= 0).sum()) - 1].split(8)
+            raw = items.outputs.split(8, dim=1)
+            expected = torch.stack([one @ part for one, part in zip(raw, z, strict=True)]).sum(dim=0)
+            torch.testing.assert_close(scores[user], expected, atol=1e-5, rtol=1e-5)
+        built.positions += 1.0
+        assert torch.equal(built.items(data.catalog).outputs, items.outputs)
+
+
+def test_one_position_table_moves_every_modality(data: TrainData) -> None:
+    built = model(data)
+    read = built.read(HISTORY, built.items(data.catalog))
+    for m in range(3):
+        (gradient,) = torch.autograd.grad(read.streams[m].sum(), built.positions, retain_graph=True)
+        assert gradient[:4].abs().sum(dim=1).all()
+
+
+def test_weights_average_one_and_ignore_the_ranking_loss(data: TrainData) -> None:
+    built = model(data)
+    items = built.items(data.catalog)
+    rows = HISTORY[HISTORY >= 0]
+    present = items.beside.present[rows]
+    assert not present.all()
+    weights = weights_of(built, HISTORY)
+    torch.testing.assert_close(weights.sum(dim=0), present.sum(dim=1).float())
+    terms = built.loss(steps())
+    heads = list(built.heads.parameters())
+    assert all(
+        one is None for one in torch.autograd.grad(terms["softmax"], heads, allow_unused=True, retain_graph=True)
+    )
+    assert all(one.abs().sum() > 0 for one in torch.autograd.grad(terms["category"], heads))
+
+
+def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainData) -> None:
+    built = model(data)
+    items = built.items(data.catalog)
+    changed = HISTORY.clone()
+    changed[0, 3] = 11
+    with torch.no_grad():
+        before, after = built.states(HISTORY, items), built.states(changed, items)
+        torch.testing.assert_close(after[0, :3], before[0, :3])
+        assert not torch.equal(after[0, 3], before[0, 3])
+        alone = built.states(HISTORY[1:2, :2], items)
+        torch.testing.assert_close(alone[0], before[1, :2], atol=1e-5, rtol=1e-5)
+        assert not before[1, 2:].any()
+
+
+def test_without_swapped_positions_the_contrast_is_of_the_sequences_themselves(data: TrainData) -> None:
+    built = model(data, swap_rate=0.0, swap=1.0)
+    states = built.states(HISTORY, built.items(data.catalog))
+    last = states[torch.arange(3), (HISTORY >= 0).sum(dim=1) - 1]
+    expected = swap_contrast(last[:, 8:16], last[:, 16:], torch.tensor([7, 1, 6]), built.config.temperature)
+    torch.testing.assert_close(built.loss(steps())["swap"], expected)
+
+
+def test_only_positions_where_both_have_content_are_swapped(data: TrainData) -> None:
+    built = model(data, swap_rate=1.0)
+    both = [row for row in HISTORY[HISTORY >= 0].tolist() if row not in (3, 4, 5)]
+    read = built.read(HISTORY, built.items(data.catalog))
+    assert int((read.present[:, 1] & read.present[:, 2]).sum()) == len(both) < read.present.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("dims", "swap_pairs", "pairs"),
+    [
+        ({"text": 5}, "content", [(0, 1)]),
+        ({"image": 5, "text": 4}, "content", [(1, 2)]),
+        ({"image": 5, "text": 4}, "all", [(0, 1), (0, 2), (1, 2)]),
+        ({"image": 5, "text": 4, "sound": 3}, "content", [(1, 2), (1, 3), (2, 3)]),
+        ({"image": 5, "text": 4}, (("id", "text"),), [(0, 2)]),
+    ],
+)
+def test_pairs_that_swap(content_shop: Shop, dims: dict[str, int], swap_pairs: Any, pairs: list[Any]) -> None:
+    data = with_categories(content_shop(dims), [several(k) for k in range(ITEMS)])
+    built = model(data, swap_pairs=swap_pairs)
+    assert built.pairs == pairs
+    assert torch.isfinite(torch.stack(list(built.loss(steps()).values()))).all()
+
+
+@pytest.mark.parametrize("weighting", ["agreement", "confidence", "learned", "none"])
+@pytest.mark.parametrize("weigh_ids", [True, False])
+def test_every_weighting_trains(data: TrainData, weighting: str, weigh_ids: bool) -> None:
+    built = model(data, category_weighting=weighting, weigh_ids=weigh_ids).train()
+    terms = built.loss(steps())
+    assert ("category" in terms) == (weighting in ("agreement", "confidence"))
+    torch.stack(list(terms.values())).sum().backward()
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_without_weighing_ids_content_averages_one(data: TrainData) -> None:
+    built = model(data, weigh_ids=False)
+    quality, present = torch.randn(3, 4), torch.ones(4, 3, dtype=torch.bool)
+    present[1, 2] = False
+    weights = built.shared(quality, present)
+    assert (weights[0] == 1).all()
+    torch.testing.assert_close(weights[1:].sum(dim=0), torch.tensor([2.0, 1.0, 2.0, 2.0]))
+
+
+def test_one_category_an_item_is_learnt_by_cross_entropy(content_shop: Shop) -> None:
+    data = with_categories(content_shop(), [NAMES[k % 3] for k in range(ITEMS)])
+    built = model(data)
+    assert built.categories.single
+    items, rows = built.items(data.catalog), HISTORY[HISTORY >= 0]
+    e = torch.stack(items.inputs[rows].split(8, dim=1)) + built.positions[(HISTORY >= 0).nonzero()[:, 1]]
+    label = torch.tensor([built.categories.names.index(NAMES[row % 3]) for row in rows.tolist()])
+    expected = torch.stack([F.cross_entropy(head(one), label) for head, one in zip(built.heads, e, strict=True)]).mean()
+    torch.testing.assert_close(built.loss(steps())["category"], expected)
+
+
+def test_without_categories_all_weigh_the_same_and_it_says_so(content_shop: Shop) -> None:
+    with pytest.warns(UserWarning, match="no column 'categories'"):
+        built = model(content_shop())
+    assert built.weighting == "none"
+    assert "category" not in built.loss(steps())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(content_shop(), category_weighting="none")
+
+
+def test_ablations_are_switches(data: TrainData) -> None:
+    for name, changes in CammsrConfig.ablations.items():
+        built = model(data, **changes)
+        terms = built.loss(steps())
+        assert ("swap" in terms) == (name != "no-swap")
+        assert (built.mixture is None) == (name == "no-experts")
+        assert (built.weighting == "none") == (name == "no-category-guidance")
+        assert isinstance(built.norms[0], torch.nn.LayerNorm) == (name == "layer-norm")
+    dyt = model(data, dyt_scope="all")
+    assert not [one for one in dyt.modules() if isinstance(one, torch.nn.LayerNorm)]
+
+
+def test_added_items_with_and_without_content(data: TrainData) -> None:
+    built = model(data)
+    text = np.ones((2, 8), dtype=np.float32)
+    text[1] = np.nan
+    table = pl.DataFrame({"item": [100, 101], "categories": [["shoes", "new"], None]})
+    bigger = data.catalog.extend(table, {"text": text})
+    scores = built.scorer(bigger)(Query(history=torch.tensor([[0, 30, 31]])))
+    assert scores.shape == (1, ITEMS + 2)
+    assert torch.isfinite(scores).all()
+    assert built.labels(bigger).counts[-2:].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("weighting", ["agreement", "confidence"])
+def test_weights_need_a_loss_for_their_heads(weighting: str) -> None:
+    with pytest.raises(ConfigError, match="set category > 0"):
+        CammsrConfig.parse({"category": 0.0, "category_weighting": weighting})
+    CammsrConfig.parse({"category": 0.0, "category_weighting": "learned"})
+
+
+def test_bad_settings(data: TrainData) -> None:
+    for bad in ({"experts": -1}, {"swap_rate": 1.5}, {"temperature": 0.0}, {"heads": 3}):
+        with pytest.raises(ConfigError):
+            model(data, **bad)
+    with pytest.raises(ModelError, match="expected of id, image, text"):
+        model(data, swap_pairs=[["id", "sound"]])
+    with pytest.raises(ModelError, match="Did you mean 'image'"):
+        model(data, modalities=["imgae"])

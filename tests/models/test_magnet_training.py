@@ -1,0 +1,373 @@
+"""MAGNET's training: the stages, what is recorded, the published ablations, and bad input."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.interactions import Interactions
+from modalmix.data.modality import Modality
+from modalmix.data.shop import ShopConfig, plant
+from modalmix.data.split import Split, TrainData
+from modalmix.data.splitters import SplitConfig, make_split
+from modalmix.errors import ConfigError, DataError, ModelError
+from modalmix.models.contract import Query, find_model
+from modalmix.models.magnet import Magnet, MagnetConfig
+from modalmix.train import Fitted, TrainConfig, fit
+from modalmix.train.ablation import ablate
+
+Shop = Callable[..., TrainData]
+EVERYBODY = Query(users=torch.arange(40))
+QUIET = TrainConfig(device="cpu", progress=False)
+SMALL: dict[str, Any] = {
+    "dim": 8,
+    "layers": 1,
+    "dropout": 0.3,
+    "dual_view": True,
+    "neighbors": 5,
+    "cue": "leave-out",
+    "base": "fused",
+    "prior": "filter",
+    "experts": "roles",
+    "expert_hidden": 4,
+    "router": "bilinear",
+    "cues": "signals",
+    "mixture_gradient": "all",
+    "top_k": 2,
+    "noise": 0.5,
+    "cover": 0.1,
+    "specialise": 0.05,
+    "trigger": "coverage",
+    "trigger_threshold": 0.9,
+    "trigger_latest": 30,
+    "ramp": 2,
+    "contrast": 0.0,
+    "reg": 0.0,
+    "lr": 0.02,
+    "batch_size": 256,
+    "epochs": 4,
+    "patience": 50,
+    "eval_every": 1,
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    shop = plant(ShopConfig.parse({"users": 60, "items": 50, "events_per_user": 8, "seed": 1}))
+    return make_split(shop.dataset_with_features(), SplitConfig.parse({"kind": "random", "seed": 0}))
+
+
+def settings(**changes: Any) -> MagnetConfig:
+    return MagnetConfig.parse({**SMALL, **changes})
+
+
+def built(data: TrainData, **changes: Any) -> Magnet:
+    torch.manual_seed(0)
+    return Magnet(settings(**changes), data)
+
+
+def learnt(data: TrainData, epochs: int = 3, **changes: Any) -> Magnet:
+    """Some epochs of the bare model, as the loop does them."""
+    model = built(data, **changes)
+    model.prepare(data)
+    optimizer = model.optimizer()
+    for epoch in range(1, epochs + 1):
+        rng = np.random.default_rng(epoch)
+        model.train()
+        model.start_epoch(epoch)
+        for batch in model.batches(data, 256, rng):
+            optimizer.zero_grad()
+            torch.stack(list(model.loss(batch).values())).sum().backward()
+            optimizer.step()
+        model.end_epoch(epoch, {name: float(value) for name, value in model.monitored().items()})
+    return model.eval()
+
+
+def stages(fitted: Fitted) -> list[float]:
+    return [row["report"]["stage"] for row in fitted.result.history]
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("changes", "last"),
+        [
+            ({"trigger": "epoch:3"}, 3),
+            ({"trigger": "coverage", "trigger_latest": 6}, 6),
+            ({"trigger": "coverage", "trigger_threshold": 0.3, "lr": 1e-3}, 5),
+            ({"trigger": "plateau", "lr": 1e-3}, 5),
+            ({"trigger": "never"}, 8),
+        ],
+    )
+    def test_stage_2_begins_once_after_the_epoch_the_rule_says(
+        self, split: Split, changes: dict[str, Any], last: int
+    ) -> None:
+        if "trigger_latest" in changes:  # H_use cannot be 1: the rule by itself never holds
+            changes = {**changes, "trigger_threshold": 1.0}
+        fitted = fit("magnet", split, settings(**changes, epochs=8), QUIET)
+        assert stages(fitted) == [1.0] * last + [2.0] * (8 - last)
+        forced = [row["report"]["forced"] for row in fitted.result.history]
+        assert forced == [float("trigger_latest" in changes and epoch == 6) for epoch in range(1, 9)]
+        weights = [(row["report"]["w_cov"], row["report"]["w_spec"]) for row in fitted.result.history]
+        cosine = [(0.1 * (1 - 0.7 * r), 0.05 * r) for r in (0.5, 1.0, *[1.0] * 8)]  # a ramp of two epochs
+        np.testing.assert_allclose(weights, ([(0.1, 0.0)] * last + cosine)[:8])
+        for row in fitted.result.history:
+            assert ("specialise" in row["loss"]) == (row["report"]["w_spec"] > 0)
+
+    def test_the_epoch_follows_from_what_was_recorded(self, split: Split) -> None:
+        """The rule restated on the recorded entropies: its own epoch, neither the first possible nor forced."""
+        changes = {"trigger": "coverage", "trigger_threshold": 0.3, "lr": 0.05, "batch_size": 64, "epochs": 16}
+        fitted = fit("magnet", split, settings(**changes, trigger_latest=15), QUIET)
+        use, route = (np.array([row["report"][name] for row in fitted.result.history]) for name in ("H_use", "H_route"))
+        holds = [e for e in range(5, 17) if use[e - 3 : e].min() >= 0.3 and np.ptp(route[e - 3 : e]) <= 0.02]
+        fires = min([*holds, 15])
+        assert 5 < fires < 15
+        assert stages(fitted) == [1.0] * fires + [2.0] * (16 - fires)
+
+    def test_killed_before_the_trigger_and_resumed_it_fires_at_the_same_epoch(
+        self, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Stopped in epoch 5, whose end is the first at which the window may fire; the window began before."""
+        config = settings(trigger="coverage", trigger_threshold=0.3, lr=1e-3, epochs=9)
+        whole = fit("magnet", split, config, QUIET, tmp_path / "whole")
+        start_epoch = Magnet.start_epoch
+
+        def interrupt(self: Magnet, epoch: int) -> None:
+            if epoch == 5:
+                raise KeyboardInterrupt
+            start_epoch(self, epoch)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Magnet, "start_epoch", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                fit("magnet", split, config, QUIET, tmp_path / "killed")
+        resumed = fit("magnet", split, config, QUIET, tmp_path / "killed")
+        assert stages(resumed) == stages(whole) == [1.0] * 5 + [2.0] * 4
+        reports = [[row["report"] for row in fitted.result.history] for fitted in (whole, resumed)]
+        assert reports[0] == reports[1]
+        ours, theirs = resumed.model.state_dict(), whole.model.state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert {"schedule.stage", "schedule.triggered", "mean_gate"} <= ours.keys()
+        everybody = Query(users=torch.arange(60))
+        assert torch.equal(resumed.scorer()(everybody), whole.scorer()(everybody))
+
+    def test_early_stopping_waits_for_the_ramp(self, split: Split) -> None:
+        """Triggered after 3 epochs, a ramp of 4: epoch 7 is the first that may count as one without a gain."""
+        model = built(split.train_data(), trigger="epoch:3", ramp=4)
+        settled = []
+        for epoch in range(1, 9):
+            model.start_epoch(epoch)
+            gates = {f"gate/{k}": 1 / 9 for k in range(9)}
+            model.end_epoch(epoch, {**gates, "H_route": 0.99})
+            settled.append(model.settled)
+        assert settled == [False] * 6 + [True] * 2
+        assert built(split.train_data(), trigger="never").settled
+        assert built(split.train_data(), experts="none").settled
+
+    def test_best_weights_of_stage_1_are_served_as_stage_1(self, split: Split) -> None:
+        """All experts where the best epoch came before the trigger: as they were when validation judged them."""
+        fitted = fit("magnet", split, settings(trigger="epoch:2", epochs=2), QUIET)
+        fitted.model.schedule.stage.fill_(1)
+        gates = fitted.model.routing(Query(users=torch.arange(2)), torch.arange(3))["experts"]
+        assert (gates.count_nonzero(dim=2) == 9).all()
+
+    def test_collapse_drill(self, split: Split) -> None:
+        """Nothing asks for coverage and much for sure gates: use falls, and the guard says so, once."""
+        changes = {"trigger": "epoch:1", "ramp": 1, "lr": 0.05, "epochs": 14, "batch_size": 128, "prior": "none"}
+        config = settings(**changes, cover=0.0, specialise=20.0, noise=0.0)
+        with pytest.warns(UserWarning, match="few experts do all the work") as caught:
+            fitted = fit("magnet", split, config, QUIET)
+        assert len([one for one in caught if "few experts" in str(one.message)]) == 1
+        use = [row["report"]["H_use"] for row in fitted.result.history]
+        assert use[0] > use[-1] + 0.2
+        assert use[-1] < 0.5
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            covered = fit("magnet", split, config.replace(cover=20.0, specialise=0.05), QUIET)
+        assert covered.result.history[-1]["report"]["H_use"] > 0.9
+
+
+class TestReport:
+    def test_names_read_well(self, split: Split) -> None:
+        fitted = fit("magnet", split, settings(epochs=2), QUIET)
+        report = fitted.result.history[-1]["report"]
+        loads = [name for name in report if name.startswith("load/")]
+        assert loads == [
+            "load/dominant behaviour",
+            "load/dominant image",
+            "load/dominant text",
+            "load/balanced behaviour+image",
+            "load/balanced behaviour+text",
+            "load/balanced image+text",
+            "load/complementary behaviour",
+            "load/complementary image",
+            "load/complementary text",
+        ]
+        assert sum(report[name] for name in loads) == pytest.approx(1.0)
+        others = {"H_use", "H_route", "stage", "w_cov", "w_spec", "forced", "trust", "trust_by_degree"}
+        assert report.keys() - set(loads) == others
+        mean = torch.tensor([report[name] for name in loads])
+        assert report["H_use"] == pytest.approx(float(-(mean * mean.log()).sum() / np.log(9)), abs=1e-5)
+        assert 0 < report["H_route"] <= report["H_use"] + 1e-6, "pair and expert share information: never negative"
+
+    def test_of_what_there_is(self, split: Split) -> None:
+        without = fit("magnet", split, settings(epochs=1, prior="none", experts="none"), QUIET)
+        assert without.result.history[-1]["report"] == {}
+        prior = fit("magnet", split, settings(epochs=1, experts="none"), QUIET)
+        assert prior.result.history[-1]["report"].keys() == {"trust", "trust_by_degree"}
+
+    def test_the_trust_in_the_filter_is_learnt(self, split: Split) -> None:
+        report = fit("magnet", split, settings(epochs=3), QUIET).result.history[-1]["report"]
+        assert abs(report["trust"]) > 1e-3
+        assert report["trust_by_degree"] != 0.0
+
+
+class TestAblations:
+    NAMES = ("no-routing-regularisation", "no-experts", "no-templates", "no-two-stages")
+
+    def test_the_four_published_ones_are_switches_that_train(self, split: Split) -> None:
+        assert set(self.NAMES) <= set(MagnetConfig.ablations)
+        result = ablate(
+            find_model("magnet"),
+            split,
+            settings(epochs=2),
+            names=self.NAMES,
+            seeds=1,
+            train=QUIET,
+            metrics=("recall@20",),
+        )
+        assert [variant.name for variant in result.variants] == ["full", *self.NAMES]
+        found = {one["system"]: one for one in result.to_dict()["findings"]}
+        assert found.keys() == {"full", *self.NAMES}
+
+    def test_what_each_takes_out(self, split: Split) -> None:
+        data = split.train_data()
+        full, *models = (
+            Magnet(settings().replace(**MagnetConfig.ablations.get(name, {})), data) for name in ("full", *self.NAMES)
+        )
+        batch = next(iter(full.batches(data, 64, np.random.default_rng(0))))
+        regularised, experts, templates, stages = models
+        assert regularised.loss(batch).keys() == {"bpr"}
+        assert experts.experts is None
+        assert experts.loss(batch).keys() == {"bpr"}
+        assert not any("router" in name or "experts" in name for name, _ in experts.named_parameters())
+        assert not any("theta" in name for name, _ in templates.named_parameters())
+        assert len(templates.roles) == len(full.roles)
+        assert stages.settled
+        assert not full.settled
+
+
+def test_it_learns(content_shop: Shop) -> None:
+    """Content and behaviour alike say what users like: the loss falls, and cold items that are liked rank higher."""
+    data = content_shop(users=80, items=60, cold=20)
+    first, last = (learnt(data, epochs, prior="none", trigger="epoch:10") for epochs in (1, 25))
+    batch = next(iter(first.batches(data, 400, np.random.default_rng(0))))
+    with torch.no_grad():
+        assert last.loss(batch)["bpr"] < 0.6 * first.loss(batch)["bpr"]
+    assert last.schedule.specialising
+
+
+def test_cold_items_follow_content(content_shop: Shop, content_correlation: Any) -> None:
+    data = content_shop(users=80, items=60, cold=20)
+    scores = learnt(data, 25, prior="none", trigger="epoch:10").scorer(data.catalog)(Query(users=torch.arange(80)))
+    assert content_correlation(data, scores[:, 40:].numpy()) > 0.5
+
+
+class TestOtherWorlds:
+    """Each is trained a little and scored: no number is lost, and who has nothing keeps what is known."""
+
+    def finite(self, data: TrainData, **changes: Any) -> torch.Tensor:
+        model = learnt(data, 2, **{"trigger": "epoch:1", "trigger_latest": 1, **changes})
+        assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+        scores = model.scorer(data.catalog)(Query(users=torch.arange(data.n_users)))
+        assert scores.isfinite().all()
+        assert all(np.isfinite(value) for value in model.report().values())
+        return scores
+
+    def test_items_without_any_feature(self, content_shop: Shop) -> None:
+        """Of warm ones behaviour is left; a cold one scores the same for everybody, zero."""
+        scores = self.finite(content_shop(absent={"image": [2, 5, 27], "text": [2, 27]}))
+        assert scores[:, 2].std() > 1e-3
+        assert not scores[:, 27].any()
+
+    def test_no_modality_for_anybody(self, content_shop: Shop) -> None:
+        with pytest.raises(ModelError, match="no item with a train interaction"):
+            built(content_shop(absent={"image": range(24)}))
+
+    def test_users_with_one_event_and_none(self, content_shop: Shop) -> None:
+        shop = content_shop()
+        events = shop.interactions
+        first = np.unique(events.user, return_index=True)[1]
+        one_each = events.take(np.isin(np.arange(len(events)), first))
+        scores = self.finite(replace(shop, interactions=one_each))
+        assert scores.std(dim=1).min() > 1e-4
+        without = replace(shop, interactions=events.take(events.user != 7))
+        assert not self.finite(without, base="fused")[7].any()
+
+    def test_a_modality_whose_rows_are_all_alike(self, content_shop: Shop) -> None:
+        shop = content_shop()
+        alike = Modality.from_matrix("image", np.ones((30, 4), dtype=np.float32))
+        catalog = Catalog(shop.catalog.items, {"image": alike, "text": shop.catalog.modality("text")})
+        for purify in (False, True):
+            assert self.finite(replace(shop, catalog=catalog), purify=purify).std() > 1e-3
+
+    def test_more_neighbours_than_items(self, content_shop: Shop) -> None:
+        with pytest.raises(ConfigError, match=r"neighbors: got 31, expected at most the 30 items"):
+            built(content_shop(), neighbors=31)
+        assert self.finite(content_shop(), neighbors=30).std() > 1e-3
+
+    @pytest.mark.parametrize("number", [1, 4])
+    def test_one_modality_and_four(self, content_shop: Shop, number: int) -> None:
+        dims = dict(list({"text": 8, "image": 12, "audio": 5, "video": 7}.items())[:number])
+        data = content_shop(dims)
+        assert self.finite(data, contrast=0.1, reg=0.01, purify=True).std() > 1e-3
+        model = built(data)
+        assert len(model.roles) == {1: 5, 4: 20}[number]
+        assert all(modality in "".join(model.signals) for modality in dims)
+
+    def test_a_user_who_met_everything(self, content_shop: Shop) -> None:
+        """There is nothing to add, and no negative to train on."""
+        shop = content_shop(cold=0)
+        events, everything = shop.interactions, np.arange(30, dtype=np.int32)
+        kept = events.user != 4
+        user = np.concatenate([events.user[kept], np.full(30, 4, dtype=np.int32)])
+        data = replace(shop, interactions=Interactions(user, np.concatenate([events.item[kept], everything]), 40, 30))
+        model = built(data)
+        assert model.added[0][4].nnz == 0
+        assert model.scorer(data.catalog)(EVERYBODY).isfinite().all()
+        with pytest.raises(DataError, match="user row 4 has all 30 items.*expected a free negative"):
+            list(model.batches(data, 256, np.random.default_rng(0)))
+
+    def test_settings_that_cannot_be(self, content_shop: Shop) -> None:
+        bad = [
+            {"trigger": "sometimes"},
+            {"trigger": "epoch:"},
+            {"dropout": 1.0},
+            {"top_k": 0},
+            {"temperature": 0.0},
+            {"edge_weight": -1.0},
+            {"router": "pair"},
+            {"edges": {"tail": 2.0}},
+            {"filter": {"entries": 0}},
+            {"trigger_threshold": 1.5},
+        ]
+        for changes in bad:
+            with pytest.raises(ConfigError):
+                settings(**changes)
+        with pytest.raises(ConfigError, match="no modality 'texts'"):
+            built(content_shop(), graph_weights={"image": 1.0, "texts": 1.0})
+        with pytest.raises(ConfigError, match="agree"):
+            built(content_shop(), edges={"agree": 3})
+        with pytest.raises(ModelError, match="texts"):
+            built(content_shop(), modalities=("texts",))
+
+    def test_more_experts_than_there_are_may_be_asked_for(self, content_shop: Shop) -> None:
+        assert built(content_shop(), top_k=50).top_k == 9
+        assert built(content_shop(), top_k=2, router="uniform").top_k == 9
