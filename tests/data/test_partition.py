@@ -99,6 +99,13 @@ def test_global_time_by_hand():
     assert global_time_partition(same, 0.8, 0.1).part.tolist() == [VALID] * 4
 
 
+def test_global_time_reports_ties_and_what_train_knows_nothing_of():
+    late = events([0, 0, 1, 1, 2, 2], [0, 1, 0, 2, 0, 3], time=[0, 0, 1, 2, 8, 9])
+    partition = global_time_partition(late, 0.5, 0.2)
+    assert partition.part.tolist() == [TRAIN, TRAIN, TRAIN, VALID, TEST, TEST]
+    assert partition.report == {"users_without_train": 1, "items_without_train": 2, "events_tied_in_time": 2}
+
+
 def test_times_are_needed():
     for make in (last_two_out_partition, lambda one: global_time_partition(one, 0.8, 0.1)):
         with pytest.raises(DataError, match="split needs times. Add a column timestamp or order"):

@@ -15,7 +15,7 @@ from modalmix.errors import DataError
         ("x.csv", b"\xef\xbb\xbfuser,item\n1,b\n2,a\n"),  # with a byte order mark
         ("x.csv", b"user,item\r\n1,b\r\n2,a\r\n"),
         ("x.tsv", b"user\titem\n1\tb\n2\ta\n"),
-        ("x.csv.gz", gzip.compress(b"user,item\n1,b\n2,a\n")),
+        ("x.csv.gz", gzip.compress(b"user,item\n1,b\n2,a\n", mtime=0)),
         ("x.jsonl", b'{"user": 1, "item": "b"}\n{"user": 2, "item": "a"}\n'),
     ],
 )
@@ -51,7 +51,7 @@ def test_quotes_and_separators_in_titles(tmp_path):
         ("x.jsonl", '{"user": "café"}\n'.encode("latin-1"), "x.jsonl is not UTF-8 text"),
         ("x.jsonl", b'{"user": 1,\n', "cannot be read as jsonl"),
         ("x.parquet", b"PAR1", "cannot be read as parquet"),
-        ("x.csv.gz", gzip.compress(b"user,item\n" + b"1,2\n" * 999)[:30], "cannot be read as csv"),
+        ("x.csv.gz", gzip.compress(b"user,item\n" + b"1,2\n" * 999, mtime=0)[:30], "cannot be read as csv"),
         ("x.xlsx", b"x", "not a known kind of table"),
         ("x.parquet.gz", b"x", "not a known kind of table"),
     ],

@@ -29,6 +29,8 @@ from modalmix.models.contract import (
     Scorer,
     find_model,
 )
+from modalmix.models.contract.sequential import SequentialConfig
+from modalmix.train.loop import set_learning_rates
 
 USERS, ITEMS, GROUPS, COLD = 61, 41, 4, 40  # primes: a tensor of users x items is recognised by its size
 EPOCHS = 60
@@ -74,6 +76,8 @@ def plant(order: np.ndarray | None = None, modalities: bool = True) -> Planted:
 
 def settings(model: ModelType, **changes: Any) -> Any:
     small = {"dim": 8, "lr": 0.01, "batch_size": 128} if issubclass(model.config, GradientConfig) else {}
+    if issubclass(model.config, SequentialConfig):
+        small["init_std"] = 0.1  # the default is for 64 numbers and thousands of steps
     return model.config.preset("default", **small, **changes)
 
 
@@ -90,6 +94,7 @@ def steps(recommender: GradientRecommender[Any], data: TrainData, epochs: int) -
     for epoch in range(1, epochs + 1):
         torch.manual_seed(epoch)
         recommender.start_epoch(epoch)
+        set_learning_rates(optimizer, recommender.lr_scale(epoch))
         for batch in recommender.batches(data, recommender.config.batch_size, rng):
             optimizer.zero_grad()
             loss = torch.stack(list(recommender.loss(batch).values())).sum()

@@ -15,6 +15,7 @@ from modalmix.data.interactions import Interactions
 from modalmix.data.split import Split, TrainData
 from modalmix.errors import QueryError, UnknownIdError
 from modalmix.models.contract import ClosedFormRecommender, DotScorer, ModelConfig, Query
+from modalmix.models.contract.history import SequentialScorer
 from modalmix.serve.recommender import Run, pad
 from modalmix.train import TrainResult
 
@@ -222,3 +223,46 @@ class TestTwoSteps:
     def test_a_model_of_inner_products_is_refused(self, run: Run) -> None:
         with pytest.raises(QueryError, match=r"does not score in two steps.*Leave retrieve out"):
             run.recommend(users=["u"], k=2, retrieve=3)
+
+
+class AfterTheLast(ClosedFormRecommender[ModelConfig]):
+    """A sequential model that reads two items: the row after that of the last one is best, then the row before."""
+
+    def fit(self, data: TrainData) -> None:
+        """Nothing to learn."""
+
+    def scorer(self, catalog: Catalog) -> SequentialScorer:
+        """Vectors of the histories point at rows."""
+
+        def encode(history: Tensor) -> Tensor:
+            last = history.gather(1, (history >= 0).sum(dim=1, keepdim=True) - 1).squeeze(1)
+            assert history.shape[1] <= 2
+            return torch.eye(5)[(last + 1) % 5] + 0.5 * torch.eye(5)[last - 1]
+
+        return SequentialScorer(2, self.data.sequences, encode, torch.eye(5), torch.tensor([0.0, 3.0, 2.0, 1.0, 0.5]))
+
+
+class TestHistories:
+    @pytest.fixture
+    def ordered(self, run: Run) -> Run:
+        data = run.split.train_data()
+        model = AfterTheLast(ModelConfig(), data)
+        model.data = data
+        return replace(run, model=model)
+
+    def test_a_known_user_is_asked_for_with_all_that_is_known_by_now_in_order(self, ordered: Run) -> None:
+        # u met e in training, b in validation, d in the test part: d is the last
+        assert ordered.recommend(users=["u"], k=2, filter_seen=False)["item"].to_list() == ["e", "c"]
+        assert ordered.recommend(users=["v"], k=1)["item"].to_list() == ["b"]
+
+    def test_order_decides(self, ordered: Run) -> None:
+        found = ordered.recommend(history=[["a", "c"], ["c", "a"]], k=1)
+        assert found["item"].to_list() == ["d", "b"]
+
+    def test_a_history_of_unknown_items_is_answered_by_popularity_and_says_so(self, ordered: Run) -> None:
+        with (
+            pytest.warns(UserWarning, match="unknown items in a history are skipped: 'no', 'nope'"),
+            pytest.warns(UserWarning, match="answered by popularity"),
+        ):
+            found = ordered.recommend(history=["no", "nope"], k=2)
+        assert found["item"].to_list() == ["b", "c"]

@@ -285,3 +285,49 @@ def test_processes_share_batches_evenly(world: int) -> None:
             3: [[0, 3], [1, 4], [2, 5]],  # 6 and 7 would leave one process without a batch
         }[world]
     )
+
+
+class TestLearningRate:
+    """Each epoch's rate is the first one times `lr_scale(epoch)`."""
+
+    @pytest.fixture
+    def falling(self, tiny: ModelType, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        scales = [1.0, 0.8, 0.5, 0.25, 0.1, 0.0]
+        monkeypatch.setattr(tiny.recommender, "lr_scale", lambda self, epoch: scales[epoch - 1])
+        return [0.05 * scale for scale in scales]
+
+    def test_it_falls_as_the_model_says_and_is_recorded(self, train_tiny: Train, falling: list[float]) -> None:
+        _, result = train_tiny()
+        assert [row["lr"] for row in result.history] == falling
+
+    def test_a_rate_of_zero_changes_nothing(
+        self, train_tiny: Train, falling: list[float], same_bits: Callable[..., bool]
+    ) -> None:
+        assert same_bits(train_tiny(None, epochs=5)[0], train_tiny(None, epochs=6)[0])
+
+    def test_it_stays_without_a_schedule(self, train_tiny: Train) -> None:
+        assert {row["lr"] for row in train_tiny()[1].history} == {0.05}
+
+    def test_a_resumed_run_has_the_same_rates_and_bits(
+        self,
+        tmp_path: Path,
+        train_tiny: Train,
+        tiny: ModelType,
+        falling: list[float],
+        same_bits: Callable[..., bool],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        whole = tiny.recommender.start_epoch
+
+        def interrupt(self: Any, epoch: int) -> None:
+            if epoch == 4:
+                raise KeyboardInterrupt
+            whole(self, epoch)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(tiny.recommender, "start_epoch", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                train_tiny(tmp_path / "run")
+        resumed, result = train_tiny(tmp_path / "run")
+        assert [row["lr"] for row in result.history] == falling
+        assert same_bits(resumed, train_tiny()[0])

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int8, Int64
 
 from modalmix.data.interactions import Interactions
+from modalmix.data.sequences import Sequences
 from modalmix.errors import DataError
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -76,7 +77,8 @@ def global_time_partition(events: Interactions, train: float, valid: float) -> P
     """Events before one moment to train, before a second one to validation, the others to test.
 
     The moments are the times of the events at the shares `train` and `train + valid`; equal times are never parted.
-    Raises DataError without times.
+    The report counts ties, events that share user and time with another one, and who and what train knows nothing of:
+    users and items whose events are all held out. Raises DataError without times.
     """
     time = _times(events, "global-time")
     ordered = np.sort(time)
@@ -85,7 +87,13 @@ def global_time_partition(events: Interactions, train: float, valid: float) -> P
         place = round(share * len(ordered))
         if place < len(ordered):
             part[time >= ordered[place]] = name
-    return Partition(part, {})
+    kept = events.take(part == TRAIN)
+    report = {
+        "users_without_train": int(((events.user_degree > 0) & (kept.user_degree == 0)).sum()),
+        "items_without_train": int(((events.item_degree > 0) & (kept.item_degree == 0)).sum()),
+        "events_tied_in_time": Sequences.of(events).tied_events,
+    }
+    return Partition(part, report)
 
 
 def cold_item_partition(

@@ -61,7 +61,10 @@ def windows(sequences: Sequences, length: int, *, last_only: bool = False) -> Wi
 
 
 def causal_batches(sequences: Sequences, chosen: Windows, size: int, rng: np.random.Generator) -> Iterator[Causal]:
-    """One epoch: the windows in random order, about `size` targets a batch. Raises DataError when there is no target."""
+    """One epoch: the windows in random order, about `size` targets a batch.
+
+    Raises DataError when there is no target.
+    """
     if len(chosen.start) == 0:
         raise _nothing_to_predict()
     for rows in np.array_split(rng.permutation(len(chosen.start)), chosen.steps(size)):
@@ -70,12 +73,15 @@ def causal_batches(sequences: Sequences, chosen: Windows, size: int, rng: np.ran
         yield Causal(chosen.user[rows], inputs, targets)
 
 
-def prefix_batches(sequences: Sequences, length: int, size: int, rng: np.random.Generator) -> Iterator[Prefixes]:
-    """One epoch: every event but a user's first as the target of the `length` items before it, in random order.
+def prefix_batches(
+    sequences: Sequences, length: int, size: int, rng: np.random.Generator, *, last_only: bool = False
+) -> Iterator[Prefixes]:
+    """One epoch: every event but a user's first as the target of the `length` items before it, in random order; with
+    `last_only` a user's last `length` events alone are targets.
 
     Batches of `size`, the last may be smaller. Raises DataError when there is no target.
     """
-    targets = prefix_targets(sequences)
+    targets = prefix_targets(sequences, length if last_only else None)
     if len(targets) == 0:
         raise _nothing_to_predict()
     order = rng.permutation(targets)
@@ -86,10 +92,13 @@ def prefix_batches(sequences: Sequences, length: int, size: int, rng: np.random.
         yield Prefixes(user, sequences.between(start, target), sequences.items[target].astype(np.int64))
 
 
-def prefix_targets(sequences: Sequences) -> Int64[np.ndarray, " targets"]:
-    """Places of all events that have one of the same user before them."""
+def prefix_targets(sequences: Sequences, last: int | None = None) -> Int64[np.ndarray, " targets"]:
+    """Places of all events that have one of the same user before them, of each user's `last` ones where it is given."""
     follows = np.ones(len(sequences.items) + 1, dtype=bool)
     follows[sequences.offsets] = False  # firsts of users, and the end
+    if last is not None:
+        from_end = np.repeat(sequences.offsets[1:], sequences.lengths) - np.arange(len(sequences.items))
+        follows[:-1] &= from_end <= last
     return np.flatnonzero(follows)
 
 

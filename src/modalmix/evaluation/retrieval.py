@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from modalmix.data.split import Holdout
 from modalmix.errors import EvaluateError
 from modalmix.evaluation.pools import masked_items
+from modalmix.evaluation.ranking import query_of
 from modalmix.evaluation.settings import Mask
 from modalmix.models.contract.query import Query, Scorer
 from modalmix.models.contract.retrieval import FullRanking, PairScorer, Ranker, TwoStep
@@ -102,7 +103,7 @@ def retrieval_curve(
     met = [torch.from_numpy(one.astype(np.int64)) for one in np.split(known.indices, known.indptr[1:-1])]
     queries = [
         (
-            Query(users=torch.from_numpy(asked[start : start + chunk])),
+            query_of(scorer, holdout, asked[start : start + chunk]),
             pad_sequence(met[start : start + chunk], True, -1),
         )
         for start in range(0, len(asked), chunk)

@@ -26,8 +26,8 @@ class GRU4RecConfig(SequentialConfig):
 
     layers: int = Field(1, ge=1)
     """GRU layers."""
-    hidden: int = Field(128, ge=1)
-    """Length of the GRU's state."""
+    hidden: int | None = Field(None, ge=1)
+    """Length of the GRU's state; twice `dim` without it."""
 
 
 @final
@@ -39,8 +39,9 @@ class GRU4Rec(SequentialRecommender[GRU4RecConfig]):
         start = initial_items(data, config.dim, config.init_std, config.id_init, config.init_modalities)
         self.table = nn.Parameter(start)
         self.dropout = FastDropout(config.dropout)
-        self.gru = nn.GRU(config.dim, config.hidden, config.layers, batch_first=True)
-        self.output = nn.Linear(config.hidden, config.dim)
+        hidden = config.hidden or 2 * config.dim
+        self.gru = nn.GRU(config.dim, hidden, config.layers, batch_first=True)
+        self.output = nn.Linear(hidden, config.dim)
         for name, weight in self.gru.named_parameters():
             nn.init.xavier_uniform_(weight) if "weight" in name else nn.init.zeros_(weight)
 
@@ -50,7 +51,7 @@ class GRU4Rec(SequentialRecommender[GRU4RecConfig]):
         return Items(table, table)
 
     def states(self, history: Int[Tensor, "batch length"], items: Items) -> Float[Tensor, "batch length dim"]:
-        """S; what stands at padding is the bias."""
+        """S; padding holds what is never read."""
         x = self.dropout(items.inputs.index_select(0, history.clamp(min=0).flatten()).view(*history.shape, -1))
         lengths = (history >= 0).sum(dim=1).cpu()
         packed, _ = self.gru(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))

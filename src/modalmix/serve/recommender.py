@@ -15,9 +15,11 @@ from torch import Tensor
 from modalmix.data.catalog import Catalog
 from modalmix.data.ids import Ids
 from modalmix.data.interactions import Interactions
+from modalmix.data.sequences import Sequences
 from modalmix.data.split import Split
 from modalmix.errors import QueryError, UnknownIdError
 from modalmix.models.contract import Query, Recommender, Scorer, calibrate
+from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.retrieval import Best, FullRanking, PairScorer, Ranker, TwoStep
 from modalmix.serve.add import Features, Files, Table, extend_catalog, warn_without_content
 from modalmix.train import RunFolder, TrainResult
@@ -132,7 +134,8 @@ class Run:
 
         Raises:
             UnknownIdError: a user or candidate is unknown. An unknown id in a history is skipped with a warning.
-            QueryError: k is not in 1..number of candidates, or the model cannot score a history, or not in two steps.
+            QueryError: k is not in 1..number of candidates, a history holds no known item (where a sequential model
+                answers by popularity, with a warning), or the model cannot score a history, or not in two steps.
         """
         pool = self._pool(candidates)
         for name, given in (("users", users), ("history", history)):
@@ -165,10 +168,16 @@ class Run:
         frames = []
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            best = top(Query(users=torch.from_numpy(chunk)), exclude=self._met(chunk) if filter_seen else None)
+            best = top(self._query_of(chunk), exclude=self._met(chunk) if filter_seen else None)
             frames.append(self._table("user", self.split.dataset.users.ids(chunk), best))
         none = Best(torch.empty((0, 1), dtype=torch.int64), torch.empty(0, 1))
         return pl.concat(frames) if frames else self._table("user", [], none)
+
+    def _query_of(self, users: Int[np.ndarray, " users"]) -> Query:
+        """Known users; what they met by now, in order, for a model that reads histories."""
+        if isinstance(self.scorer, HistoryScorer):
+            return Query(history=torch.from_numpy(self._sequences.last(users, self.scorer.length)))
+        return Query(users=torch.from_numpy(users))
 
     def _for_histories(self, history: Sequence[Any], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
         several = len(history) > 0 and isinstance(history[0], list | tuple | np.ndarray | pl.Series)
@@ -233,7 +242,7 @@ class Run:
         unknown = [repr(id) for id, row in zip(history, rows, strict=True) if row < 0]
         if unknown:
             warnings.warn(f"unknown items in a history are skipped: {', '.join(unknown[:10])}", stacklevel=4)
-        if (rows < 0).all():
+        if (rows < 0).all() and not isinstance(self.scorer, HistoryScorer):  # these answer by popularity, and say so
             raise QueryError("a history holds no known item", got=f"{len(rows)} ids", expected="at least one")
         return rows[rows >= 0]
 
@@ -241,7 +250,12 @@ class Run:
     def _known(self) -> Interactions:
         return self.split.train + self.split.valid + self.split.test
 
+    @cached_property
+    def _sequences(self) -> Sequences:
+        return Sequences.of(self._known)
+
 
 def pad(histories: Sequence[Int[Tensor, " length"]]) -> Int[Tensor, "batch longest"]:
-    """Histories of different length in one tensor, padded right with -1."""
-    return torch.nn.utils.rnn.pad_sequence(list(histories), batch_first=True, padding_value=-1)
+    """Histories of different length in one tensor, padded right with -1; at least one column."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(histories), batch_first=True, padding_value=-1)
+    return padded if padded.shape[1] else torch.nn.functional.pad(padded, (0, 1), value=-1)

@@ -11,8 +11,10 @@ from modalmix.models.contract.calibrated import Calibration, calibrate
 from modalmix.models.contract.dot import DotScorer
 from modalmix.models.contract.find import ModelType, find_model
 from modalmix.models.contract.graphs import ItemGraphConfig, ItemGraphRecommender, item_graph
+from modalmix.models.contract.history import HistoryScorer, SequentialScorer
 from modalmix.models.contract.query import Query, Scorer, Triples
 from modalmix.models.contract.recommender import ClosedFormRecommender, GradientRecommender, Recommender
+from modalmix.models.contract.sequential import SequentialConfig, SequentialRecommender
 from modalmix.models.contract.settings import GradientConfig, ModelConfig
 from modalmix.models.contract.teacher import TeacherConfig, teach
 
@@ -22,6 +24,7 @@ __all__ = [
     "DotScorer",
     "GradientConfig",
     "GradientRecommender",
+    "HistoryScorer",
     "ItemGraphConfig",
     "ItemGraphRecommender",
     "ModelConfig",
@@ -29,6 +32,9 @@ __all__ = [
     "Query",
     "Recommender",
     "Scorer",
+    "SequentialConfig",
+    "SequentialRecommender",
+    "SequentialScorer",
     "TeacherConfig",
     "Triples",
     "calibrate",

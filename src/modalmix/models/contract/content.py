@@ -148,17 +148,11 @@ class ContentRecommender(GradientRecommender[C]):
     @property
     def train_content(self) -> Content:
         """The training catalogue, read once."""
-        features = cast(Iterable[ModalityFeatures], self.features)
-        x, present = zip(*((modality.x, modality.present) for modality in features), strict=True)
-        return Content(x, torch.stack(present, dim=1))
+        return self.read(self.train_catalog)
 
     def read(self, catalog: Catalog) -> Content:
         """The features of a catalogue as this model was trained on them."""
-        if catalog is self.train_catalog:
-            return self.train_content
-        features = cast(Iterable[ModalityFeatures], self.features)
-        x, present = zip(*(modality.read(catalog.modality(modality.name)) for modality in features), strict=True)
-        return Content(x, torch.stack(present, dim=1))
+        return read_content(self.features, catalog, self.train_catalog)
 
     def asked(self, batch: Triples, *, all_items: bool = False) -> Asked:
         """The items that the loss of a batch needs: each once, however often the batch names it."""
@@ -205,6 +199,14 @@ class ContentRecommender(GradientRecommender[C]):
         vectors, has_content = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         warm = torch.nn.functional.pad(self.warm, (0, len(catalog) - self.n_items))
         return fill_without_content(vectors, has_content, warm), content.present.any(dim=1)
+
+
+def read_content(features: nn.ModuleList, catalog: Catalog, known: Catalog) -> Content:
+    """The features of a catalogue as the `ModalityFeatures` of a model read them; `known` is the one they hold."""
+    each = cast(Iterable[ModalityFeatures], features)
+    read = ((one.x, one.present) if catalog is known else one.read(catalog.modality(one.name)) for one in each)
+    x, present = zip(*read, strict=True)
+    return Content(x, torch.stack(present, dim=1))
 
 
 def chosen_modalities(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...]:

@@ -173,9 +173,9 @@ class SequentialRecommender(GradientRecommender[C]):
             others = None
             if self.config.loss == "bce":
                 owner = np.broadcast_to(user[:, None], targets.shape)[targets >= 0].astype(np.int32)
-                others = np.full_like(targets, -1)
-                others[targets >= 0] = negatives(data.interactions, owner, rng, pool)
-                others = torch.from_numpy(others)
+                drawn = np.full_like(targets, -1)
+                drawn[targets >= 0] = negatives(data.interactions, owner, rng, pool)
+                others = torch.from_numpy(drawn)
             yield Steps(torch.from_numpy(inputs), torch.from_numpy(targets), others)
 
     def n_batches(self, data: TrainData, size: int) -> int:
@@ -189,7 +189,7 @@ class SequentialRecommender(GradientRecommender[C]):
 
     def lr_scale(self, epoch: int) -> float:
         """What is left of the learning rate: 1 in the first epoch, falling towards 0."""
-        done = (epoch - 1) / self.config.epochs
+        done = min(1.0, (epoch - 1) / self.config.epochs)
         return {"none": 1.0, "linear": 1.0 - done, "cosine": (1.0 + np.cos(np.pi * done)) / 2}[self.config.lr_decay]
 
     def scorer(self, catalog: Catalog) -> SequentialScorer:

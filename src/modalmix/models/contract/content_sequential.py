@@ -1,0 +1,87 @@
+"""What sequential models share whose item vectors are an id vector plus what maps make of content."""
+
+from abc import abstractmethod
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from modalmix.data.catalog import Catalog
+from modalmix.data.split import TrainData
+from modalmix.models.contract.content import ModalityFeatures, chosen_modalities, fill_without_content, read_content
+from modalmix.models.contract.initial import initial_items
+from modalmix.models.contract.sequential import Items, SequentialRecommender, TransformerConfig
+from modalmix.nn.packing import Packing
+from modalmix.nn.positioned import PositionedTransformer
+
+
+class ContentSequentialConfig(TransformerConfig):
+    """Settings of a sequential model that sums id and content."""
+
+    modalities: tuple[str, ...] | None = None
+    """Names of the content modalities to use; all of the catalogue's without it."""
+    standardize: bool = True
+    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    ids: bool = True
+    """Whether items have an id vector beside their content."""
+
+
+C = TypeVar("C", bound=ContentSequentialConfig)
+
+
+class ContentSequentialRecommender(SequentialRecommender[C]):
+    """v_i = id_i + sum_m f_m(x_i^m) over the modalities that i has;  S = Transformer(v + p), s(u,i) = <S_n, v_i>.
+
+    A model says what f_m is (`projection`). A modality that an item lacks adds nothing. With ids a cold or new item has
+    the mean id vector of the warm ones; without, an item that has no content at all has the mean vector of the warm
+    ones that have.
+    """
+
+    def __init__(self, config: C, data: TrainData) -> None:
+        """Raises ModelError for an unknown modality, and for one that no warm item has."""
+        super().__init__(config, data)
+        self.modalities = chosen_modalities(config.modalities, data.catalog)
+        self.table: nn.Parameter | None = None
+        if config.ids:
+            start = initial_items(data, config.dim, config.init_std, config.id_init, config.init_modalities)
+            self.table = nn.Parameter(start)
+        features = [
+            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
+        ]
+        self.features = nn.ModuleList(features)
+        self.projections = nn.ModuleList(self.projection(modality) for modality in features)
+        self.encoder = PositionedTransformer(
+            config.length,
+            config.dim,
+            config.layers,
+            config.heads,
+            config.hidden,
+            config.dropout,
+            config.attention_dropout,
+        )
+
+    @abstractmethod
+    def projection(self, modality: ModalityFeatures) -> nn.Module:
+        """f_m, of features [items, features] to [items, dim]. Called once a modality, by the constructor."""
+
+    def items(self, catalog: Catalog) -> Items:
+        """v, on both sides."""
+        content = read_content(self.features, catalog, self.train_catalog)
+        said = [
+            project(x).masked_fill(~there.unsqueeze(1), 0.0)
+            for project, x, there in zip(self.projections, content.features, content.present.T, strict=True)
+        ]
+        vectors = torch.stack(said).sum(dim=0)
+        if self.table is None:
+            warm = F.pad(self.warm, (0, len(catalog) - self.n_items))
+            vectors = fill_without_content(vectors, content.present.any(dim=1), warm)
+        else:
+            vectors = vectors + self.known(self.table, catalog)
+        return Items(vectors, vectors)
+
+    def states(self, history: Int[Tensor, "batch length"], items: Items) -> Float[Tensor, "batch length dim"]:
+        """S; zeros at padding."""
+        packing = Packing(history >= 0)
+        return packing.unpack(self.encoder(items.inputs.index_select(0, packing.pack(history)), packing))

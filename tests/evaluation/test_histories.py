@@ -1,0 +1,84 @@
+"""A scorer that reads histories is asked with what was known at that time, and with nothing that is held out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from modalmix.data import Interactions, Sequences
+from modalmix.data.split import Holdout
+from modalmix.evaluation import evaluate, validation_score
+from modalmix.evaluation.calibration import fit_calibration
+from modalmix.evaluation.settings import EvaluateConfig
+from modalmix.models.contract import Query
+from modalmix.models.contract.history import HistoryScorer
+
+TRAIN, VALID, TEST = [(0, 3), (0, 1), (1, 2), (2, 4)], [(0, 2), (1, 0)], [(0, 5), (1, 4), (3, 1)]
+
+
+class Recorder(HistoryScorer):
+    """Scores items by their row; keeps what it was asked."""
+
+    def __init__(self, length: int = 50, items: int = 6) -> None:
+        nobody = Interactions(np.empty(0, np.int32), np.empty(0, np.int32), 4, items)
+        super().__init__(length, Sequences.of(nobody), items)
+        self.asked: list[list[int]] = []
+
+    def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
+        assert query.history is not None, "asked by row: it would answer from the train part alone"
+        self.asked += [[item for item in row if item >= 0] for row in query.history.tolist()]
+        return torch.arange(float(self.n_items)).repeat(len(query), 1)
+
+    def calibrated(self, scale: Tensor, offset: Tensor) -> "HistoryScorer":
+        return self
+
+
+HoldoutOf = Callable[..., Holdout]
+
+
+def test_validation_asks_with_train_items(holdout_of: HoldoutOf) -> None:
+    scorer = Recorder()
+    evaluate(scorer, holdout_of(VALID, TRAIN, users=4, items=6))
+    assert scorer.asked == [[3, 1], [2]]
+    again = Recorder()
+    validation_score(again, holdout_of(VALID, TRAIN, users=4, items=6))
+    assert again.asked == scorer.asked
+
+
+def test_testing_asks_with_train_and_validation_items(holdout_of: HoldoutOf) -> None:
+    scorer = Recorder()
+    evaluate(scorer, holdout_of(TEST, TRAIN, users=4, items=6, valid=VALID))
+    assert scorer.asked == [[3, 1, 2], [2, 0], []], "user 3 has met nothing yet"
+
+
+@pytest.mark.parametrize("mask", ["none", "train", "seen"])
+def test_neither_mask_nor_chunk_changes_what_is_asked(holdout_of: HoldoutOf, mask: str) -> None:
+    scorer = Recorder(length=2)
+    config = EvaluateConfig.parse({"mask": mask, "chunk": 1})
+    evaluate(scorer, holdout_of(TEST, TRAIN, users=4, items=6, valid=VALID), config)
+    assert scorer.asked == [[1, 2], [2, 0], []]
+
+
+def test_histories_are_in_time_order_and_hold_nothing_held_out(holdout_of: HoldoutOf) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(user, int(item)) for user in range(20) for item in rng.permutation(40)[:9]]
+    parts = [[pair for k, pair in enumerate(pairs) if k % 3 == part] for part in range(3)]
+    holdout = holdout_of(parts[2], parts[0], users=20, items=40, valid=parts[1])
+    time = rng.permutation(len(holdout.seen)).astype(np.int64)
+    holdout = replace(holdout, seen=replace(holdout.seen, time=time))
+    scorer = Recorder(items=40)
+    evaluate(scorer, holdout)
+    for user, asked in enumerate(scorer.asked):
+        events = np.flatnonzero(holdout.seen.user == user)
+        assert asked == holdout.seen.item[events[np.argsort(time[events])]].tolist()
+        assert not set(asked) & {item for owner, item in parts[2] if owner == user}
+
+
+def test_calibration_asks_with_histories_too(holdout_of: HoldoutOf) -> None:
+    scorer = Recorder()
+    fit_calibration(scorer, holdout_of([(0, 5), (1, 1)], TRAIN, users=4, items=6), "offset")
+    assert {tuple(one) for one in scorer.asked} == {(3, 1), (2,)}
