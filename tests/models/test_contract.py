@@ -152,7 +152,11 @@ def test_settings_and_presets_are_valid(model: ModelType) -> None:
 @pytest.mark.parametrize("preset", ["default", "of the model"])
 def test_every_preset_builds(model: ModelType, planted: Planted, preset: str) -> None:
     for name in ["default"] if preset == "default" else model.config.presets:
-        model.recommender(model.config.preset(name), planted.train)
+        built = model.recommender(model.config.preset(name), planted.train)
+        assert built.config == model.config.preset(name)
+        assert all(torch.isfinite(one).all() for one in built.parameters()), (
+            f"preset {name} starts with NaN or infinity"
+        )
 
 
 def test_loss_terms_are_finite_scalars_and_reach_every_parameter(model: ModelType, planted: Planted) -> None:
