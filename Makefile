@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format bench bench-speed bench-quality bench-cold bench-graphs bench-planted clean
+.PHONY: demo test check format bench bench-speed bench-quality bench-cold bench-graphs bench-sequences bench-planted clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,7 +31,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/python scripts/tree.py
 
-bench: bench-speed bench-quality bench-cold bench-graphs bench-planted  ## speed and quality benchmarks; only missing rows are run
+bench: bench-speed bench-quality bench-cold bench-graphs bench-sequences bench-planted  ## speed and quality benchmarks; only missing rows are run
 
 bench-speed: $(INSTALLED)
 	$(BIN)/python -m benchmarks.speed
@@ -44,6 +44,9 @@ bench-cold: $(INSTALLED)
 
 bench-graphs: $(INSTALLED)
 	$(BIN)/python -m benchmarks.graphs
+
+bench-sequences: $(INSTALLED)
+	$(BIN)/python -m benchmarks.sequences
 
 bench-planted: $(INSTALLED)
 	$(BIN)/python -m benchmarks.planted

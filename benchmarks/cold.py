@@ -5,23 +5,19 @@ validation only; the test split is ranked once a row. Every model runs with its 
 values, which the paired tests need, go to results/per_user/ (not committed: 30 kB to 1 MB a row).
 """
 
-import platform
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from statistics import mean
 from typing import Any
 
-import polars as pl
-import torch
-
 from benchmarks.data import REAL, citeulike
+from benchmarks.paired import Row, paired_tests, per_user_file
+from benchmarks.record import record, timed
 from benchmarks.rows import RESULTS, Task, command_line, read, spread
 from modalmix.data import Dataset
 from modalmix.evaluation import EvaluateConfig, fit_calibration, validation_score
 from modalmix.evaluation import evaluate as evaluate_scorer
-from modalmix.evaluation.compare import compare, holm
 from modalmix.models.contract import calibrate, find_model
 from modalmix.pipeline import load_data, split_data
 from modalmix.train import TrainConfig, fit
@@ -29,7 +25,6 @@ from modalmix.train.testing import POOLS_OF_A_COLD_SPLIT
 
 FILE = RESULTS / "cold.jsonl"
 TABLE = RESULTS / "cold.md"
-PER_USER = RESULTS / "per_user"
 METRICS, KS = ("recall", "ndcg", "recall_capped"), (10, 20, 50)
 SHOWN = ("ndcg@20", "recall@20")
 CALIBRATIONS = ("none", "norm", "offset", "norm-offset")
@@ -87,9 +82,7 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in found.config.model_fields:
         settings["seed"] = 2025 + key["split_seed"]
     train = TrainConfig(progress=False, metric="ndcg@20")
-    wall, cpu = time.perf_counter(), time.process_time()
-    fitted = fit(found, split, found.config.preset(key["preset"], **settings), train)
-    seconds = {"cpu_s": round(time.process_time() - cpu, 2), "wall_s": round(time.perf_counter() - wall, 2)}
+    fitted, seconds = timed(lambda: fit(found, split, found.config.preset(key["preset"], **settings), train))
     plain, validation = fitted.model.scorer(dataset.catalog), split.validation()
     calibrations = {}
     for kind in CALIBRATIONS:
@@ -100,24 +93,13 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     testing = split.testing()
     evaluation = evaluate_scorer(fitted.scorer(), testing, config)
     uncalibrated = evaluate_scorer(plain, testing, config.replace(pools=("all",), floors=False))
-    PER_USER.mkdir(parents=True, exist_ok=True)
-    evaluation.save_per_user(PER_USER / f"{Task(key, dict).id}.parquet")
+    evaluation.save_per_user(per_user_file(RESULTS, Task(key, dict).id))
     return {
-        "config": fitted.model.config.model_dump(mode="json"),
-        "train": train.model_dump(mode="json"),
-        "best_epoch": fitted.result.best_epoch,
-        "epochs": fitted.result.epochs,
-        "stopped": fitted.result.stopped,
-        "validation_cold": fitted.result.best_score,
+        **record(fitted, dataset, split, train, "python -m benchmarks.cold"),
         "calibrations": calibrations,
-        "split_sha256": split.sha256,
-        "features": {name: m.sha256 for name, m in dataset.catalog.modalities.items()},
         **seconds,
         "evaluation": evaluation.to_dict(),
         "uncalibrated": uncalibrated.to_dict()["pools"]["all"]["metrics"],
-        "command": "python -m benchmarks.cold",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -131,32 +113,21 @@ def _setting(name: str, value: Any) -> str:
     return f"({value[0]} only)" if name == "modalities" else f"{name}={value}"
 
 
-def paired_tests(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
+def tests_against_mamex(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
     """(model, pool) -> p of the paired t-test of its NDCG@20 against the default mamex, Holm-corrected over the models.
 
-    Each model is compared on the splits that both have; a user counts once, on however many splits.
+    On the one official split a closed form has one row, which stands against every seed of mamex.
     """
-    frames: dict[str, list[pl.DataFrame]] = defaultdict(list)
-    for row in rows:
-        path = PER_USER / f"{row['id']}.parquet"
-        if path.exists():
-            values = pl.read_parquet(path).select("pool", "user", "ndcg@20")
-            # on the one official split a closed form has one row, which stands against every seed of mamex
-            alone = row["data"] == "citeulike" and row["model"] in CLOSED
-            splits = range(DATA["citeulike"][0]) if alone else [row["split_seed"]]
-            frames[name_of(row)] += [values.with_columns(split=pl.lit(split)) for split in splits]
-    if "mamex" not in frames:
-        return {}
-    tables = {name: pl.concat(parts) for name, parts in frames.items()}
-    ours = tables.pop("mamex")
-    here = set(ours["split"])
-    found = {}
-    for pool in ("cold", "all"):
-        names = [name for name, other in tables.items() if here & set(other["split"])]
-        parts = [(ours.filter(pl.col("pool") == pool), tables[name].filter(pl.col("pool") == pool)) for name in names]
-        raw = [compare(one, other, "ndcg@20", resamples=0).p_t for one, other in parts]
-        found |= {(name, pool): p for name, p in zip(names, holm(raw), strict=True)}
-    return found
+
+    def splits_of(row: Row) -> Iterable[int]:
+        alone = row["data"] == "citeulike" and row["model"] in CLOSED
+        return range(DATA["citeulike"][0]) if alone else [row["split_seed"]]
+
+    return {
+        (name, pool): p
+        for pool in ("cold", "all")
+        for name, p in paired_tests(rows, RESULTS, "mamex", "ndcg@20", name_of, splits_of, pool).items()
+    }
 
 
 def table() -> str:
@@ -168,7 +139,7 @@ def table() -> str:
 
 
 def _section(data: str, rows: list[dict[str, Any]]) -> str:
-    found = paired_tests(rows)
+    found = tests_against_mamex(rows)
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[name_of(row)].append(row)

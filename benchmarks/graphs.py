@@ -6,30 +6,28 @@ long tail. Every model runs with its defaults on every data set. Per-user values
 results/per_user/ (not committed).
 """
 
-import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from statistics import mean
 from typing import Any
 
 import numpy as np
-import polars as pl
-import torch
 
 from benchmarks.data import REAL
+from benchmarks.paired import Row, paired_tests, per_user_file
+from benchmarks.record import record, timed
 from benchmarks.rows import RESULTS, Task, command_line, read, spread
 from modalmix.data import Dataset, Holdout
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
-from modalmix.evaluation.compare import compare, holm
-from modalmix.models.contract import ClosedFormRecommender, find_model
+from modalmix.models.contract import find_model
 from modalmix.pipeline import load_data, split_data
 from modalmix.train import TrainConfig, fit
 
-FILE, TABLE, PER_USER = RESULTS / "graphs.jsonl", RESULTS / "graphs.md", RESULTS / "per_user"
+FILE, TABLE = RESULTS / "graphs.jsonl", RESULTS / "graphs.md"
 METRICS, KS = ("recall", "ndcg"), (10, 20, 50)
 SHOWN = ("recall@20", "ndcg@20")
 SPECTRAL = ("image_spectral64", "text_spectral64")
@@ -85,9 +83,7 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in found.config.model_fields:
         settings["seed"] = 2025 + key["seed"]
     train = TrainConfig(progress=False, metric="recall@20", mask="train")
-    wall, cpu = time.perf_counter(), time.process_time()
-    fitted = fit(found, split, found.config.preset(key["preset"], **settings), train)
-    seconds = {"cpu_s": round(time.process_time() - cpu, 2), "wall_s": round(time.perf_counter() - wall, 2)}
+    fitted, seconds = timed(lambda: fit(found, split, found.config.preset(key["preset"], **settings), train))
     scorer, testing = fitted.scorer(), split.testing()
     config = EvaluateConfig(metrics=METRICS, ks=KS, mask="train", pools=("all",))
     cpu = time.process_time()
@@ -96,26 +92,13 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     results["seen"] = evaluate_scorer(scorer, testing, config.replace(mask="seen", floors=False))
     for name, part in tails(testing).items():
         results[name] = evaluate_scorer(scorer, part, config.replace(floors=False))
-    PER_USER.mkdir(parents=True, exist_ok=True)
-    results["train"].save_per_user(PER_USER / f"{Task(key, dict).id}.parquet")
+    results["train"].save_per_user(per_user_file(RESULTS, Task(key, dict).id))
     history = fitted.result.history
     return {
-        "config": fitted.model.config.model_dump(mode="json"),
-        "train": train.model_dump(mode="json"),
-        "best_epoch": fitted.result.best_epoch,
-        "epochs": fitted.result.epochs,
-        "stopped": fitted.result.stopped,
-        "validation": fitted.result.best_score,
-        "epoch_cpu_s": round(float(np.median([row["cpu_seconds"] for row in history])), 2) if history else None,
-        "peak_memory": fitted.result.peak_memory,
+        **record(fitted, dataset, split, train, "python -m benchmarks.graphs"),
         "report": history[-1]["report"] if history else {},
-        "split_sha256": split.sha256,
-        "features": {name: m.sha256 for name, m in dataset.catalog.modalities.items()},
         **seconds,
         "test": {name: result.to_dict() for name, result in results.items()},
-        "command": "python -m benchmarks.graphs",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -135,26 +118,13 @@ def name_of(row: Mapping[str, Any]) -> str:
     return " ".join([row["model"], *([] if row["preset"] == "default" else [row["preset"]]), row["variant"]]).strip()
 
 
-def paired_tests(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Model -> p of the paired t-test of its Recall@20 (mask=train) against magnet over users, Holm-corrected.
+def tests_against_magnet(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Model -> p of the paired t-test of its Recall@20 (mask=train) against magnet; a closed form has every seed."""
 
-    Each model is compared on the seeds that both have; a user counts once, and a closed form stands against every seed.
-    """
-    frames: dict[str, list[pl.DataFrame]] = defaultdict(list)
-    for row in rows:
-        path = PER_USER / f"{row['id']}.parquet"
-        if path.exists():
-            values = pl.read_parquet(path).filter(pl.col("pool") == "all").select("user", "recall@20")
-            closed = issubclass(find_model(row["model"]).recommender, ClosedFormRecommender)
-            seeds = range(DATA[row["data"]][0]) if closed else [row["seed"]]
-            frames[name_of(row)] += [values.with_columns(split=pl.lit(seed)) for seed in seeds]
-    tables = {name: pl.concat(parts) for name, parts in frames.items()}
-    ours = tables.pop("magnet", None)
-    if ours is None:
-        return {}
-    names = [name for name, other in tables.items() if set(ours["split"]) & set(other["split"])]
-    raw = [compare(ours, tables[name], "recall@20", resamples=0).p_t for name in names]
-    return dict(zip(names, holm(raw), strict=True))
+    def seeds_of(row: Row) -> Iterable[int]:
+        return range(DATA[row["data"]][0]) if row["model"] in CLOSED else [row["seed"]]
+
+    return paired_tests(rows, RESULTS, "magnet", "recall@20", name_of, seeds_of)
 
 
 def table() -> str:
@@ -166,7 +136,7 @@ def table() -> str:
 
 
 def _section(data: str, rows: list[dict[str, Any]]) -> str:
-    found, groups = paired_tests(rows), defaultdict(list)
+    found, groups = tests_against_magnet(rows), defaultdict(list)
     for row in rows:
         groups[name_of(row)].append(row)
     lines = [f"## {data}", "", f"{DATA[data][2]}. Split {rows[0]['split_sha256'][:12]}.", ""]

@@ -1,0 +1,243 @@
+"""Sequential models, leave-last-two-out: `python -m benchmarks.sequences [--only TEXT ...] [--table]`.
+
+Rows grow in results/sequences.jsonl. Selection and early stopping see each user's last but one event only (NDCG@10,
+nothing masked); the last one is ranked once a row, among all items: with mask=none, where what somebody has met stays a
+candidate (the protocol of this family), and with mask=seen. Every model runs with its defaults on every data set.
+Per-user values, which the paired tests need, go to results/per_user/ (not committed).
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.data import REAL
+from benchmarks.paired import Row, paired_tests, per_user_file
+from benchmarks.record import record, timed
+from benchmarks.rows import RESULTS, Task, command_line, read, spread
+from modalmix.data import Catalog, Dataset
+from modalmix.evaluation import EvaluateConfig
+from modalmix.evaluation import evaluate as evaluate_scorer
+from modalmix.models.contract import find_model
+from modalmix.pipeline import load_data, split_data
+from modalmix.train import TrainConfig, fit
+
+FILE, TABLE = RESULTS / "sequences.jsonl", RESULTS / "sequences.md"
+METRICS, KS = ("recall", "ndcg", "mrr"), (5, 10, 20)
+TESTED = "ndcg@10"
+SEEDS = 3  # of cammsr and the strongest baselines; 1 of the others
+DATA = {  # name -> modalities, what it is
+    "movielens-posters": (
+        ("image", "text"),
+        "All ratings count. Posters (EfficientNet-Lite0) and title, genres, plot (MiniLM); categories: genres",
+    ),
+    "amazon-sports": (
+        ("image_spectral64", "text_keywords"),
+        "Image features GRAPH-DERIVED; keyword text (MiniLM); categories: attribute numbers, brands among them",
+    ),
+    "amazon-beauty": (("text_keywords",), "Keyword text (MiniLM); categories: attribute numbers, brands among them"),
+}
+CONTENT_IDS = {"id_init": "content"}
+CLOSED = ("popularity", "itemknn")
+TRAINED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cammsr", {}),
+    ("sasrec", {}),
+    ("sasrec", CONTENT_IDS),
+    ("sasreccontent", {}),
+    ("unisrec", {}),
+    ("fdsa", {}),
+    ("gru4rec", {}),
+    ("hm4sr", {}),
+    ("bsarec", {}),
+    ("bsarec", CONTENT_IDS),
+)
+STRONGEST: tuple[tuple[str, dict[str, Any]], ...] = (("sasrec", CONTENT_IDS), ("bsarec", CONTENT_IDS))
+NEED_TIMES = {"hm4sr"}  # the amazon sets know an order, no times
+NOISE = (0.1, 0.2, 0.4)  # shares of category labels replaced by others
+ABLATIONS = {"movielens-posters": 3, "amazon-sports": 1}  # seeds
+
+
+def tasks() -> Iterator[Task]:
+    """Every row there should be, the cheap ones first."""
+    for data in DATA:
+        for model in CLOSED:
+            yield task(model, data, 0)
+        for model, settings in TRAINED:
+            if model not in NEED_TIMES or data == "movielens-posters":
+                yield task(model, data, 0, settings)
+    for seed in range(1, SEEDS):
+        for data in DATA:
+            for model, settings in (("cammsr", {}), *STRONGEST):
+                yield task(model, data, seed, settings)
+    for data, seeds in ABLATIONS.items():
+        for seed in range(seeds):
+            for name, settings in variants(data).items():
+                yield task("cammsr", data, seed, settings, variant=name)
+            for share in NOISE:
+                yield task("cammsr", data, seed, label_noise=share)
+    for data in DATA:
+        yield task("cammsr", data, 0, preset="paper")
+
+
+def variants(data: str) -> dict[str, dict[str, Any]]:
+    """Name -> settings of the ablations: the model's own, and each modality alone."""
+    alone = {f"{name} alone": {"modalities": [name]} for name in DATA[data][0]}
+    return {name: dict(given) for name, given in find_model("cammsr").config.ablations.items()} | alone
+
+
+def task(
+    model: str,
+    data: str,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    preset: str = "default",
+    variant: str = "",
+    label_noise: float = 0.0,
+) -> Task:
+    """One model on one data set."""
+    key = {"model": model, "preset": preset, "settings": dict(settings or {}), "variant": variant}
+    key |= {"data": data, "label_noise": label_noise, "seed": seed}
+    return Task(key, partial(measure, key))
+
+
+def open_data(name: str) -> Dataset:
+    """A data set with the features of `DATA`."""
+    features = "raw" if name == "movielens-posters" else "files"
+    return load_data(REAL / name, features=features, modalities=DATA[name][0])
+
+
+def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """Each category of each item replaced by another one, drawn evenly, with probability `share`."""
+    rng, catalog = np.random.default_rng(seed), dataset.catalog
+    names = catalog.table["categories"].explode().drop_nulls().unique().sort().to_list()
+    place = {name: k for k, name in enumerate(names)}
+
+    def noisy(labels: list[Any] | None) -> list[Any] | None:
+        if labels is None:
+            return None
+        other = [(place[one] + rng.integers(1, len(names))) % len(names) for one in labels]
+        wrong = rng.random(len(labels)) < share
+        return [names[o] if changed else one for one, o, changed in zip(labels, other, wrong, strict=True)]
+
+    values = [noisy(labels) for labels in catalog.table["categories"].to_list()]
+    table = catalog.table.with_columns(pl.Series("categories", values, dtype=catalog.table["categories"].dtype))
+    return replace(dataset, catalog=Catalog(catalog.items, catalog.modalities, table))
+
+
+def measure(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Fit once, rank the test split without a mask and with everything met masked."""
+    dataset = open_data(key["data"])
+    if key["label_noise"]:
+        dataset = with_label_noise(dataset, key["label_noise"], key["seed"])
+    split = split_data(dataset, "leave-last-two-out")
+    found, settings = find_model(key["model"]), dict(key["settings"])
+    if "seed" in found.config.model_fields:
+        settings["seed"] = 2025 + key["seed"]
+    train = TrainConfig(progress=False, metric=TESTED, mask="none")
+    fitted, seconds = timed(lambda: fit(found, split, found.config.preset(key["preset"], **settings), train))
+    scorer, testing = fitted.scorer(), split.testing()
+    config = EvaluateConfig(metrics=METRICS, ks=KS, mask="none", pools=("all",))
+    cpu = time.process_time()
+    results = {"none": evaluate_scorer(scorer, testing, config)}
+    seconds["ranking_cpu_s"] = round(time.process_time() - cpu, 2)
+    results["seen"] = evaluate_scorer(scorer, testing, config.replace(mask="seen", floors=False))
+    results["none"].save_per_user(per_user_file(RESULTS, Task(key, dict).id))
+    return {
+        **record(fitted, dataset, split, train, "python -m benchmarks.sequences"),
+        **seconds,
+        "test": {mask: result.to_dict() for mask, result in results.items()},
+    }
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Model, and what is not its default."""
+    parts = [row["model"], "" if row["preset"] == "default" else row["preset"]]
+    parts += [row["variant"] or " ".join(f"{name}={value}" for name, value in row["settings"].items())]
+    parts += [f"{row['label_noise']:.0%} wrong labels" if row["label_noise"] else ""]
+    return " ".join(part for part in parts if part)
+
+
+def tests_against_cammsr(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Model -> p of the paired t-test of its NDCG@10 (mask=none) against cammsr; a closed form has every seed."""
+
+    def seeds_of(row: Row) -> Iterable[int]:
+        return range(SEEDS) if row["model"] in CLOSED else [row["seed"]]
+
+    return paired_tests(rows, RESULTS, "cammsr", TESTED, name_of, seeds_of)
+
+
+def table() -> str:
+    """One section a data set, best first."""
+    by_data: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read(FILE).values():
+        by_data[row["data"]].append(row)
+    return "\n".join(_section(data, by_data[data]) for data in DATA if by_data[data])
+
+
+def _section(data: str, rows: list[dict[str, Any]]) -> str:
+    found, groups = tests_against_cammsr(rows), defaultdict(list)
+    for row in rows:
+        groups[name_of(row)].append(row)
+    best_first = sorted(groups.items(), key=lambda group: -mean(_values(group[1], "none", TESTED)))
+    lines = [f"## {data}", "", f"{DATA[data][1]}. Split {rows[0]['split_sha256'][:12]}.", ""]
+    heads = ["model", "n", "NDCG@10", "p", "Recall@10", "NDCG@10, mask=seen", "Recall@10, mask=seen"]
+    lines += [_line([*heads, "validation", "best epoch", "CPU s", "an epoch"]), "|---" * 11 + "|"]
+    for name, ones in best_first:
+        p = found.get(name)
+        cells = [name, str(len(ones)), spread(_values(ones, "none", TESTED))]
+        cells += ["" if p is None else "< .001" if p < 0.001 else f"{p:.3f}"]
+        cells += [spread(_values(ones, "none", "recall@10"))]
+        cells += [spread(_values(ones, "seen", metric)) for metric in (TESTED, "recall@10")]
+        cells += [f"{mean(row['validation'] for row in ones):.4f}", f"{mean(row['best_epoch'] for row in ones):.0f}"]
+        cells += [f"{mean(row['cpu_s'] for row in ones):.0f}"]
+        epochs = [row["epoch_cpu_s"] for row in ones if row["epoch_cpu_s"] is not None]
+        lines.append(_line([*cells, f"{mean(epochs):.1f}" if epochs else ""]))
+    for mask in ("none", "seen"):
+        names = [f"{metric}@{k}" for metric in METRICS for k in KS]
+        lines += ["", f"All figures, mask={mask}:", "", _line(["model", *names]), "|---" * (1 + len(names)) + "|"]
+        lines += [_line([name, *(f"{mean(_values(ones, mask, m)):.4f}" for m in names)]) for name, ones in best_first]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _values(rows: list[dict[str, Any]], mask: str, metric: str) -> list[float]:
+    return [row["test"][mask]["pools"]["all"]["metrics"][metric]["mean"] for row in rows]
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """One line a finished row."""
+    figures = " ".join(f"{mask} {_values([dict(row)], mask, TESTED)[0]:.4f}" for mask in row["test"])
+    print(
+        name_of(row), row["data"], row["seed"], f"validation {row['validation']:.4f}", figures, f"{row['cpu_s']} CPU s"
+    )
+
+
+HEAD = """# Sequential models
+Made by `python -m benchmarks.sequences`, which runs only missing rows; settings, seeds, hashes and versions of every
+row are in `sequences.jsonl`. Each user's last event is the test, the one before validation; equal times stand in the
+order of the file. Full ranking over all items. Mean ± sd over n seeds. Selection by validation NDCG@10, mask=none.
+mask=none keeps what somebody has met among the candidates; mask=seen leaves it out. p: paired t-test of NDCG@10
+(mask=none) against cammsr over users, Holm-corrected over the models. Every model has its defaults but for the settings
+named. CPU seconds were measured with other work on the machine.
+
+"""
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    command_line(__doc__, tasks, FILE, show)
+    TABLE.write_text(HEAD + table(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
