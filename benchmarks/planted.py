@@ -1,8 +1,8 @@
 """Known answers: `python -m benchmarks.planted [--only TEXT ...] [--table]`. Rows grow in results/planted.jsonl.
 
 Shops with planted truth, a fifth of the items cold. Does the gate find which modality is noise, what is left when items
-lose a modality, does the published recipe behave as published? The robustness rows are repeated on movielens-posters,
-there on validation: its test split stays closed.
+lose a modality, does the published recipe behave as published, does CAMMSR weigh in each category what users follow
+there? The robustness rows are repeated on movielens-posters, there on validation: its test split stays closed.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 from torch import Tensor
 
+from benchmarks import planted_categories
 from benchmarks.data import REAL
 from benchmarks.planted_table import table
 from benchmarks.rows import RESULTS, Task, read, run
@@ -61,6 +62,7 @@ def tasks() -> Iterator[Task]:
                 key = {"model": model, "preset": preset, "selected_by": selected_by, "noise": noise, "seed": seed}
                 yield _task(measure_shop, part="shop", **key)
     yield from (_task(measure_ceiling, part="ceiling", data="planted-shop", seed=s) for s in SEEDS)
+    yield from (_task(planted_categories.measure, **key) for key in planted_categories.keys(SEEDS))
     for data, seeds in (("planted-shop", SEEDS), ("movielens-posters", range(1))):
         for missing in MISSING:
             for p in DROPOUTS:
@@ -214,8 +216,10 @@ class Oracle:
 
 def show(row: Mapping[str, Any]) -> None:
     """One line a finished row."""
-    figures = row.get("recall@20") or [one["pools"]["cold"]["recall@20"]["mean"] for one in row["curve"]["points"]]
-    key = ("model", "preset", "selected_by", "noise", "data", "missing", "modality_dropout", "seed")
+    figures = row.get("recall@20") or row.get("weights")
+    figures = figures or [one["pools"]["cold"]["recall@20"]["mean"] for one in row["curve"]["points"]]
+    key = ["model", "preset", "selected_by", "noise", "data", "missing", "modality_dropout"]
+    key += ["shows", "weighting", "label_noise", "seed"]
     print(*(row[name] for name in key if name in row), figures, row.get("cpu_s"), flush=True)
 
 

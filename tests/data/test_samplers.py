@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import chisquare
 
 from modalmix.data.interactions import Interactions
-from modalmix.data.samplers import negatives, triples
+from modalmix.data.samplers import inclusion_probabilities, negatives, systematic_sample, triples
 from modalmix.errors import DataError
 
 
@@ -52,3 +52,42 @@ def test_impossible_draws():
         negatives(one, one.user, np.random.default_rng(0), np.zeros(2, dtype=bool))
     with pytest.raises(DataError, match="no interactions"):
         next(triples(events([], [], 1, 2), 4, np.random.default_rng(0), np.ones(2, dtype=bool)))
+
+
+def test_chances_are_proportional_to_weights_but_at_most_1():
+    found = inclusion_probabilities(np.array([10.0, 1.0, 2.0, 1.0]), 2)  # 20/14 is too much: 1, and 1 left for 1:2:1
+    np.testing.assert_allclose(found, [1, 0.25, 0.5, 0.25])
+    np.testing.assert_allclose(inclusion_probabilities(np.array([1.0, 3.0]), 1), [0.25, 0.75])
+    # the second is too much only once the first is certain
+    np.testing.assert_allclose(
+        inclusion_probabilities(np.array([100.0, 6.0, 4.0, 1.0, 1.0]), 3), [1, 1, 4 / 6, 1 / 6, 1 / 6]
+    )
+    assert inclusion_probabilities(np.array([9.0, 1.0]), 2).tolist() == [1, 1]
+    assert inclusion_probabilities(np.array([9.0, 1.0]), 7).tolist() == [1, 1]
+    assert inclusion_probabilities(np.array([]), 7).tolist() == []
+
+
+def test_a_systematic_sample_has_distinct_rows_each_with_its_chance():
+    rng = np.random.default_rng(0)
+    chance = inclusion_probabilities(rng.pareto(1, 30) + 0.2, 6)
+    count, draws = np.zeros(30), 4000
+    for _ in range(draws):
+        rows = systematic_sample(chance, rng)
+        assert len(rows) == len(set(rows)) == 6
+        count[rows] += 1
+    certain = chance == 1
+    assert certain.any()
+    assert (count[certain] == draws).all()
+    error = (count - draws * chance)[~certain] / np.sqrt(draws * chance * (1 - chance))[~certain]
+    assert np.abs(error).max() < 4.5
+    assert (error**2).mean() < 2
+
+
+def test_rows_are_sampled_together_in_all_combinations():
+    rng = np.random.default_rng(0)
+    seen = {tuple(sorted(systematic_sample(np.full(5, 0.4), rng))) for _ in range(400)}
+    assert len(seen) == 10
+
+
+def test_a_sample_of_everything():
+    assert sorted(systematic_sample(np.ones(9), np.random.default_rng(0))) == list(range(9))

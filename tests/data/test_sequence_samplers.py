@@ -51,7 +51,7 @@ def test_every_event_but_a_first_is_a_target_once(many, length):
     assert len(batches) == windows(many, length).steps(16)
     met = [
         (user, row[k], follows[k])
-        for user, inputs, targets in batches
+        for user, inputs, targets, _ in batches
         for user, row, follows in zip(user, inputs, targets, strict=True)
         for k in range(len(row))
         if follows[k] >= 0
@@ -67,6 +67,20 @@ def test_every_event_but_a_first_is_a_target_once(many, length):
         assert ((batch.inputs < 0) == (batch.targets < 0)).all(), "an input without a target, or the other way round"
         padded = batch.targets < 0
         assert (padded[:, 1:] >= padded[:, :-1]).all(), "padding is right of what is real"
+
+
+def test_times_of_the_inputs_come_when_they_are_asked_for():
+    user, item = np.array([0, 0, 0, 0, 1, 1], dtype=np.int32), np.array([5, 6, 7, 8, 1, 2], dtype=np.int32)
+    sequences = Sequences.of(Interactions(user, item, 2, 9, np.array([10, 20, 40, 80, 3, 4])))
+    when = {5: 10, 6: 20, 7: 40, 8: 80, 1: 3, 2: 4, -1: 0}
+    for batch in causal_batches(sequences, windows(sequences, 2), 2, rng(), times=True):
+        assert batch.times is not None
+        assert batch.times.tolist() == [[when[one] for one in row] for row in batch.inputs.tolist()]
+    (plain,) = causal_batches(sequences, windows(sequences, 9), 99, rng())
+    assert plain.times is None
+    timeless = histories([1, 2, 3])
+    (unknown,) = causal_batches(timeless, windows(timeless, 9), 99, rng(), times=True)
+    assert unknown.times is None
 
 
 def test_prefixes_are_what_stands_before_each_event(many):

@@ -72,3 +72,16 @@ def test_each_view_of_a_split_knows_what_was_known_then(dataset_of):
     assert data.sequences.last(everyone, 9).tolist() == [[0, 1], [2, 1]]
     assert validation.sequences.last(everyone, 9).tolist() == [[0, 1], [2, 1]]
     assert testing.sequences.last(everyone, 9).tolist() == [[0, 1, 2], [2, 1, -1]]
+
+
+def test_times_stand_beside_the_items(three):
+    users = np.array([3, 0, 1])
+    assert three.last_times(users, 3).tolist() == [[6, 8, 0], [3, 4, 9], [0, 0, 0]]
+    assert three.last_times(users, 3).shape == three.last(users, 3).shape
+    assert three.times_between(np.array([1, 5]), np.array([4, 6])).tolist() == [[3, 4, 9], [6, 0, 0]]
+    assert three.times_between(np.array([1]), np.array([4])).dtype == np.int64
+    assert three.longest_interval == 5, "from 4 to 9; from one user to the next is none"
+    plain = Sequences.of(events([1, 0, 1, 0], [8, 2, 3, 1]))
+    assert plain.last_times(np.array([0]), 2) is None
+    assert plain.times_between(np.array([0]), np.array([2])) is None
+    assert plain.longest_interval == Sequences.of(events([], [], [])).longest_interval == 0

@@ -23,14 +23,18 @@ TRAIN, VALID, TEST = [(0, 3), (0, 1), (1, 2), (2, 4)], [(0, 2), (1, 0)], [(0, 5)
 class Recorder(HistoryScorer):
     """Scores items by their row; keeps what it was asked."""
 
-    def __init__(self, length: int = 50, items: int = 6) -> None:
+    def __init__(self, length: int = 50, items: int = 6, reads_times: bool = False) -> None:
         nobody = Interactions(np.empty(0, np.int32), np.empty(0, np.int32), 4, items)
-        super().__init__(length, Sequences.of(nobody), items)
+        super().__init__(length, Sequences.of(nobody), items, reads_times)
         self.asked: list[list[int]] = []
+        self.times: list[list[int]] = []
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         assert query.history is not None, "asked by row: it would answer from the train part alone"
         self.asked += [[item for item in row if item >= 0] for row in query.history.tolist()]
+        if query.times is not None:
+            real = zip(query.history.tolist(), query.times.tolist(), strict=True)
+            self.times += [[t for item, t in zip(*row, strict=True) if item >= 0] for row in real]
         return torch.arange(float(self.n_items)).repeat(len(query), 1)
 
     def calibrated(self, scale: Tensor, offset: Tensor) -> "HistoryScorer":
@@ -76,6 +80,21 @@ def test_histories_are_in_time_order_and_hold_nothing_held_out(holdout_of: Holdo
         events = np.flatnonzero(holdout.seen.user == user)
         assert asked == holdout.seen.item[events[np.argsort(time[events])]].tolist()
         assert not set(asked) & {item for owner, item in parts[2] if owner == user}
+
+
+def test_who_reads_times_is_told_when_what_was_known_then_happened(holdout_of: HoldoutOf) -> None:
+    holdout = holdout_of(TEST, TRAIN, users=4, items=6, valid=VALID)
+    when = {pair: 10 * k + 7 for k, pair in enumerate([*TRAIN, *VALID])}
+    pairs = zip(holdout.seen.user.tolist(), holdout.seen.item.tolist(), strict=True)
+    holdout = replace(holdout, seen=replace(holdout.seen, time=np.array([when[pair] for pair in pairs])))
+    scorer, without = Recorder(reads_times=True), Recorder()
+    evaluate(scorer, holdout)
+    evaluate(without, holdout)
+    assert scorer.asked == without.asked == [[3, 1, 2], [2, 0], []]
+    assert scorer.times == [
+        [when[user, item] for item in row] for user, row in zip((0, 1, 3), scorer.asked, strict=True)
+    ]
+    assert without.times == []
 
 
 def test_calibration_asks_with_histories_too(holdout_of: HoldoutOf) -> None:

@@ -141,6 +141,37 @@ def test_weights_average_one_and_ignore_the_ranking_loss(data: TrainData) -> Non
     assert all(one.abs().sum() > 0 for one in torch.autograd.grad(terms["category"], heads))
 
 
+@pytest.mark.parametrize("weigh_ids", [True, False])
+@pytest.mark.parametrize("weighting", ["agreement", "confidence", "learned", "none"])
+def test_routing_is_what_histories_of_one_item_are_read_with(data: TrainData, weighting: str, weigh_ids: bool) -> None:
+    built = model(data, category_weighting=weighting, weigh_ids=weigh_ids)
+    asked, items = torch.tensor([7, 3, 5, 0, 9]), built.items(data.catalog)
+    present = items.beside.present[asked]
+    assert built.mixture is not None
+    routed = built.routing(Query(users=torch.arange(2)), asked)
+    assert set(routed) == {"modality", "experts/id", "experts/image", "experts/text"}
+    assert not any(one.requires_grad for one in routed.values())
+    weights = routed["modality"]
+    torch.testing.assert_close(weights.sum(dim=1), present.sum(dim=1).float())
+    assert torch.equal(weights > 0, present)
+    assert (weighting == "none") == bool((weights == present.float()).all())
+    if weighting == "agreement" and weigh_ids:
+        torch.testing.assert_close(weights.T, weights_of(built, asked.unsqueeze(1)), atol=1e-5, rtol=1e-5)
+    gates = torch.stack([routed[f"experts/{name}"] for name in built.streams])
+    assert gates.shape == (3, 5, built.config.experts)
+    torch.testing.assert_close(gates.sum(dim=2), present.T.float())
+    e = torch.stack(items.inputs[asked].split(8, dim=1)) + built.positions[0]
+    said = built.mixture.experts((e * present.T.unsqueeze(2)).transpose(0, 1).flatten(1))
+    mixed = (gates.permute(2, 0, 1).unsqueeze(3) * said).sum(dim=0)
+    streams = built.read(asked.unsqueeze(1), items).streams
+    torch.testing.assert_close(streams, e + weights.T.unsqueeze(2) * mixed, atol=1e-5, rtol=1e-5)
+
+
+def test_routing_without_experts_has_weights_alone(data: TrainData) -> None:
+    built = model(data, experts=0)
+    assert set(built.routing(Query(users=torch.arange(1)), torch.arange(4))) == {"modality"}
+
+
 def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainData) -> None:
     built = model(data)
     items = built.items(data.catalog)

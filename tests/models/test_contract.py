@@ -69,7 +69,8 @@ def plant(order: np.ndarray | None = None, modalities: bool = True) -> Planted:
 
     def events(pairs: list[tuple[int, int]]) -> Interactions:
         user, item = np.array(pairs, dtype=np.int32).T
-        return Interactions(user, row_of[item].astype(np.int32), USERS, ITEMS)
+        time = 1_500_000_000 + 86_400 * np.arange(len(pairs), dtype=np.int64) ** 2  # the order given
+        return Interactions(user, row_of[item].astype(np.int32), USERS, ITEMS, time)
 
     return Planted(TrainData(IdMap(list(range(USERS)), "user"), catalog, events(met)), events(kept))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modalmix.nn.category import Labels, balanced_bce, confidence, cross_entropy, modality_weights
+from modalmix.nn.category import Labels, balanced_bce, confidence, cross_entropy, modality_weights, plain_bce
 
 LABELS = Labels(torch.tensor([0, 2, 2, 3, 8]), torch.tensor([1, 4, 0, 0, 1, 2, 3, 4]))  # row 1 none, row 3 all of 5
 
@@ -32,6 +32,13 @@ def test_cross_entropy_is_torchs_where_there_is_a_label(logits: torch.Tensor) ->
     torch.testing.assert_close(found[[0, 2, 3]], F.cross_entropy(logits[[0, 2, 3]], labels.labels, reduction="none"))
     with pytest.raises(ValueError, match="several labels"):
         cross_entropy(logits, LABELS)
+
+
+def test_plain_bce_is_the_mean_over_all_categories(logits: torch.Tensor) -> None:
+    wanted = torch.zeros_like(logits)
+    wanted[LABELS.rows, LABELS.labels] = 1.0
+    expected = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
+    torch.testing.assert_close(plain_bce(logits, LABELS), expected)
 
 
 def test_confidence_is_minus_the_mean_entropy(logits: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modalmix.nn.swap import draw_positions, swap, swap_contrast
+from modalmix.nn.swap import draw_positions, draw_share, swap, swap_contrast
 
 
 def test_the_two_results_partition_the_two_originals() -> None:
@@ -27,6 +27,18 @@ def test_padding_is_never_chosen_and_rho_is_the_share() -> None:
     assert chosen.sum() / real.sum() == pytest.approx(0.3, abs=0.02)
     assert not draw_positions(real, 0.0).any()
     assert torch.equal(draw_positions(real, 1.0), real)
+
+
+def test_a_share_of_each_row_is_drawn() -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([0, 1, 3, 4, 7, 10])
+    real = torch.arange(10) < lengths.unsqueeze(1)
+    drawn = torch.stack([draw_share(real, 0.3) for _ in range(300)])
+    assert (drawn.sum(dim=2) == torch.tensor([0, 0, 0, 1, 2, 3])).all()
+    assert not (drawn & ~real).any()
+    torch.testing.assert_close(drawn.float().mean(dim=0)[5], torch.full((10,), 0.3), atol=0.1, rtol=0)
+    assert torch.equal(draw_share(real, 1.0), real)
+    assert not draw_share(real, 0.0).any()
 
 
 def test_contrast_equals_loops_and_same_targets_add_nothing() -> None:

@@ -38,7 +38,8 @@ def shop(items: int = ITEMS) -> Dataset:
     """Every user meets six of the items 0..18; whatever comes after is cold."""
     rng = np.random.default_rng(3)
     met = [(user, item) for user in range(USERS) for item in rng.choice(19, 6, replace=False)]
-    events = pl.DataFrame({"user": [f"u{u}" for u, _ in met], "item": [f"i{i}" for _, i in met]})
+    when = [1_500_000_000 + 3_600 * k for k in range(len(met))]
+    events = pl.DataFrame({"user": [f"u{u}" for u, _ in met], "item": [f"i{i}" for _, i in met], "timestamp": when})
     table = pl.DataFrame({"item": [f"i{k}" for k in range(items)], "title": [f"Item {k}" for k in range(items)]})
     return make_dataset(events, table, content(items))
 

@@ -225,6 +225,10 @@ class TestTwoSteps:
             run.recommend(users=["u"], k=2, retrieve=3)
 
 
+def _parts(run: Run) -> tuple[Interactions, Interactions, Interactions]:
+    return run.split.train, run.split.valid, run.split.test
+
+
 class AfterTheLast(ClosedFormRecommender[ModelConfig]):
     """A sequential model that reads two items: the row after that of the last one is best, then the row before."""
 
@@ -234,7 +238,7 @@ class AfterTheLast(ClosedFormRecommender[ModelConfig]):
     def scorer(self, catalog: Catalog) -> SequentialScorer:
         """Vectors of the histories point at rows."""
 
-        def encode(history: Tensor) -> Tensor:
+        def encode(history: Tensor, times: Tensor | None) -> Tensor:
             last = history.gather(1, (history >= 0).sum(dim=1, keepdim=True) - 1).squeeze(1)
             assert history.shape[1] <= 2
             return torch.eye(5)[(last + 1) % 5] + 0.5 * torch.eye(5)[last - 1]
@@ -258,6 +262,28 @@ class TestHistories:
     def test_order_decides(self, ordered: Run) -> None:
         found = ordered.recommend(history=[["a", "c"], ["c", "a"]], k=1)
         assert found["item"].to_list() == ["d", "b"]
+
+    def test_a_model_that_reads_times_is_told_when_it_all_happened(self, run: Run) -> None:
+        timed = [
+            replace(part, time=np.array(time)) for part, time in zip(_parts(run), ([10, 7], [20], [30]), strict=True)
+        ]
+        dataset = replace(run.split.dataset, interactions=timed[0] + timed[1] + timed[2])
+        split, asked = Split(dataset, *timed, kind="random"), []
+
+        class Listener(AfterTheLast):
+            def scorer(self, catalog: Catalog) -> SequentialScorer:
+                def encode(history: Tensor, times: Tensor | None) -> Tensor:
+                    asked.append(None if times is None else times.tolist())
+                    return torch.eye(5)[: len(history)]
+
+                return SequentialScorer(
+                    2, split.train_data().sequences, encode, torch.eye(5), torch.ones(5), reads_times=True
+                )
+
+        served = Run(Listener(ModelConfig(), split.train_data()), split)
+        served.recommend(users=["u", "v"], k=1)
+        served.recommend(history=["a", "c"], k=1)
+        assert asked == [[[20, 30], [7, 0]], None]
 
     def test_a_history_of_unknown_items_is_answered_by_popularity_and_says_so(self, ordered: Run) -> None:
         with (

@@ -1,9 +1,9 @@
-"""Training examples for a whole epoch at once."""
+"""Training examples for a whole epoch at once; samples of a catalogue, drawn for a step."""
 
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
 from modalmix.data.interactions import Interactions
 from modalmix.errors import DataError
@@ -54,6 +54,35 @@ def negatives(
     for position in again:
         drawn[position] = _one_of_the_free(interactions, int(user[position]), candidates, rng)
     return drawn
+
+
+def inclusion_probabilities(weights: Float64[np.ndarray, " pool"], size: int) -> Float64[np.ndarray, " pool"]:
+    """Chance of each row to be among `size` distinct ones: min(1, c w), c such that they sum to `size`.
+
+    1 for all where the pool has no more than `size` rows. Weights are positive.
+    """
+    sure = np.full(len(weights), size >= len(weights))
+    while not sure.all():
+        chance = weights * ((size - sure.sum()) / weights[~sure].sum())
+        more = ~sure & (chance > 1)
+        if not more.any():
+            return np.where(sure, 1.0, chance)
+        sure |= more
+    return np.ones(len(weights))
+
+
+def systematic_sample(
+    probability: Float64[np.ndarray, " pool"], rng: np.random.Generator
+) -> Int64[np.ndarray, " sample"]:
+    """Distinct rows, each with its own chance to be among them; as many as the chances sum to.
+
+    The rows, in random order, lie end to end on a line, each as long as its chance: taken are those on which the marks
+    u, u + 1, u + 2, ... fall, u uniform in [0, 1) (random systematic sampling, Hartley and Rao 1962). O(pool).
+    """
+    order = rng.permutation(len(probability))
+    ends = np.cumsum(probability[order])
+    marks = rng.random() + np.arange(round(ends[-1]))
+    return order[np.minimum(np.searchsorted(ends, marks, side="right"), len(order) - 1)]  # rounding of the last end
 
 
 def _one_of_the_free(

@@ -28,11 +28,15 @@ class Windows(NamedTuple):
 
 
 class Causal(NamedTuple):
-    """Row k: what `user[k]` met, and the item that followed at each position. Padded right with -1."""
+    """Row k: what `user[k]` met, and the item that followed at each position. Padded right with -1.
+
+    `times` of the inputs, padded with 0, where they are asked for and known.
+    """
 
     user: Int64[np.ndarray, " batch"]
     inputs: Int64[np.ndarray, "batch length"]
     targets: Int64[np.ndarray, "batch length"]
+    times: Int64[np.ndarray, "batch length"] | None = None
 
 
 class Prefixes(NamedTuple):
@@ -60,8 +64,10 @@ def windows(sequences: Sequences, length: int, *, last_only: bool = False) -> Wi
     return Windows(user, np.maximum(stop - length, first[user]), stop)
 
 
-def causal_batches(sequences: Sequences, chosen: Windows, size: int, rng: np.random.Generator) -> Iterator[Causal]:
-    """One epoch: the windows in random order, about `size` targets a batch.
+def causal_batches(
+    sequences: Sequences, chosen: Windows, size: int, rng: np.random.Generator, *, times: bool = False
+) -> Iterator[Causal]:
+    """One epoch: the windows in random order, about `size` targets a batch; with the `times` of their inputs if asked.
 
     Raises DataError when there is no target.
     """
@@ -70,7 +76,8 @@ def causal_batches(sequences: Sequences, chosen: Windows, size: int, rng: np.ran
     for rows in np.array_split(rng.permutation(len(chosen.start)), chosen.steps(size)):
         start, stop = chosen.start[rows], chosen.stop[rows]
         inputs, targets = sequences.between(start - 1, stop - 1), sequences.between(start, stop)
-        yield Causal(chosen.user[rows], inputs, targets)
+        when = sequences.times_between(start - 1, stop - 1) if times else None
+        yield Causal(chosen.user[rows], inputs, targets, when)
 
 
 def prefix_batches(

@@ -47,23 +47,59 @@ class Sequences:
         """Events of each user."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def longest_interval(self) -> int:
+        """Longest time between two events of a user, one after the other; 0 where there are none, or no time."""
+        if self.time is None:
+            return 0
+        follows = np.ones(len(self.items) + 1, dtype=bool)
+        follows[self.offsets] = False  # firsts of users, and the end
+        return int(np.diff(self.time, prepend=0)[follows[:-1]].max(initial=0))
+
     def last(self, users: Int[np.ndarray, " batch"], length: int) -> Int64[np.ndarray, "batch longest"]:
         """The last `length` items of each user, oldest first, padded right with -1.
 
         As wide as the longest of them, at most `length`: nothing of the size of all users is made.
         """
-        stop = self.offsets[np.asarray(users) + 1]
-        return self.between(stop - np.minimum(self.lengths[users], length), stop)
+        return self.between(*self._last(users, length))
+
+    def last_times(self, users: Int[np.ndarray, " batch"], length: int) -> Int64[np.ndarray, "batch longest"] | None:
+        """When the events of `last` happened, padded right with 0; None where there is no time."""
+        return self.times_between(*self._last(users, length))
 
     def between(
         self, start: Int64[np.ndarray, " batch"], stop: Int64[np.ndarray, " batch"]
     ) -> Int64[np.ndarray, "batch longest"]:
         """items[start : stop] of each row, padded right with -1; at least one column."""
-        width = int((stop - start).max(initial=1))
-        place = start[:, None] + np.arange(width)
-        return self._items_then_padding[np.where(place < stop[:, None], place, -1)]
+        return self._items_then_padding[_places(start, stop)]
+
+    def times_between(
+        self, start: Int64[np.ndarray, " batch"], stop: Int64[np.ndarray, " batch"]
+    ) -> Int64[np.ndarray, "batch longest"] | None:
+        """time[start : stop] of each row, padded right with 0; None where there is no time."""
+        return None if self._time_then_padding is None else self._time_then_padding[_places(start, stop)]
+
+    def _last(
+        self, users: Int[np.ndarray, " batch"], length: int
+    ) -> tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]:
+        """Start and stop of the last `length` events of each user."""
+        stop = self.offsets[np.asarray(users) + 1]
+        return stop - np.minimum(self.lengths[users], length), stop
 
     @cached_property
     def _items_then_padding(self) -> Int64[np.ndarray, " events_plus_one"]:
         """The items and a -1 at the end, which is where place -1 points."""
         return np.append(self.items.astype(np.int64), -1)
+
+    @cached_property
+    def _time_then_padding(self) -> Int64[np.ndarray, " events_plus_one"] | None:
+        """The times and a 0 at the end."""
+        return None if self.time is None else np.append(self.time, 0)
+
+
+def _places(
+    start: Int64[np.ndarray, " batch"], stop: Int64[np.ndarray, " batch"]
+) -> Int64[np.ndarray, "batch longest"]:
+    """start, start + 1, ..., stop - 1 of each row, padded right with -1; at least one column."""
+    place = start[:, None] + np.arange(int((stop - start).max(initial=1)))
+    return np.where(place < stop[:, None], place, -1)

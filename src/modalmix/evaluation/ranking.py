@@ -87,7 +87,7 @@ def _scored(
 def query_of(scorer: Scorer, holdout: Holdout, users: Rows) -> Query:
     """How a scorer is asked for users: by row, or, where it reads histories, with what they have met by then."""
     if isinstance(scorer, HistoryScorer):
-        return Query(history=torch.from_numpy(holdout.sequences.last(users, scorer.length)))
+        return scorer.ask(holdout.sequences, users)
     return Query(users=torch.from_numpy(users))
 
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.models.contract import DotScorer, GradientConfig, GradientRecommender, Triples
+from modalmix.models.contract import DotScorer, GradientRecommender, Triples
+from modalmix.models.contract.initial import InitialConfig, start_items
 from modalmix.nn.losses import bpr_loss, l2_penalty
 from modalmix.nn.rows import zero_cold
 
 
-class BPRMFConfig(GradientConfig):
+class BPRMFConfig(InitialConfig):
     """Settings of BPR-MF."""
 
     lr: float = Field(2e-3, gt=0)
@@ -52,6 +53,7 @@ class BPRMF(GradientRecommender[BPRMFConfig]):
         super().__init__(config, data)
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_users, config.dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_items, config.dim)))
+        start_items(self.items, data, config)
         self.bias = nn.Parameter(torch.zeros(self.n_items)) if config.bias else None
         self.register_buffer("warm_users", torch.from_numpy(data.interactions.user_degree > 0), persistent=False)
         self.register_buffer("warm_items", torch.from_numpy(data.warm), persistent=False)

@@ -98,7 +98,7 @@ class BSARec(SequentialRecommender[BSARecConfig]):
         return x[:, -1]
 
     def loss(self, batch: Steps) -> Mapping[str, Tensor]:
-        """{"softmax" or "bce", "reg"} of a batch of prefixes, with one target each."""
+        """{"softmax", "sampled" or "bce", "reg"} of a batch of prefixes, with one target each."""
         items = self.items(self.train_catalog)
         return self.next_item_terms(self.last_states(batch.inputs, items).unsqueeze(1), batch, items)
 
@@ -110,7 +110,8 @@ class BSARec(SequentialRecommender[BSARecConfig]):
             if self.config.loss == "bce":
                 drawn = negatives(data.interactions, user.astype(np.int32), rng, pool)
                 others = torch.from_numpy(drawn).long().unsqueeze(1)
-            yield Steps(torch.from_numpy(history), torch.from_numpy(target).unsqueeze(1), others)
+            steps = Steps(torch.from_numpy(history), torch.from_numpy(target).unsqueeze(1), others)
+            yield steps._replace(sampled=self.sample(rng))
 
     def n_batches(self, data: TrainData, size: int) -> int:
         """Steps of `size` targets each."""

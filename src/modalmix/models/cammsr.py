@@ -23,6 +23,7 @@ from modalmix.errors import ModelError
 from modalmix.models.contract.categories import Categories, labels_of
 from modalmix.models.contract.content import ModalityFeatures, chosen_modalities
 from modalmix.models.contract.initial import initial_items
+from modalmix.models.contract.query import Query
 from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps, TransformerConfig
 from modalmix.nn.camoe import CAMoE
 from modalmix.nn.category import Labels, balanced_bce, confidence, cross_entropy, modality_weights
@@ -224,15 +225,21 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
 
     def read(self, history: Int[Tensor, "batch length"], items: Items) -> Read:
         """e~ of each modality at every real position."""
-        packing, about = Packing(history >= 0), items.beside
-        rows = packing.pack(history)
-        raw = items.inputs.index_select(0, rows).view(len(rows), len(self.streams), -1).transpose(0, 1)
-        e = raw + self.positions.index_select(0, packing.place)
-        present = about.present.index_select(0, rows)
-        weights, loss = self.weigh(e, present, labels_of(about.labels, rows))
+        packing = Packing(history >= 0)
+        e, present, labels = self.place(packing.pack(history), packing.place, items)
+        weights, loss = self.weigh(e, present, labels)
         if self.mixture is not None:
             e = e + weights.unsqueeze(2) * self.mixture(e, present)
         return Read(packing, e, present, loss)
+
+    def place(
+        self, rows: Int[Tensor, " positions"], place: Int[Tensor, " positions"], items: Items
+    ) -> tuple[Float[Tensor, "modalities positions dim"], Bool[Tensor, "positions modalities"], Labels]:
+        """e of each modality where these items stand at these places of a sequence, who has what, and the labels."""
+        raw = items.inputs.index_select(0, rows).view(len(rows), len(self.streams), -1).transpose(0, 1)
+        about = items.beside
+        e = raw + self.positions.index_select(0, place)
+        return e, about.present.index_select(0, rows), labels_of(about.labels, rows)
 
     def weigh(
         self,
@@ -278,10 +285,26 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         each = [self.encode(k, x, read.packing) for k, x in enumerate(read.streams)]
         return read.packing.unpack(torch.cat(each, dim=1))
 
+    def routing(self, query: Query, items: Int[Tensor, " items"]) -> Mapping[str, Tensor]:
+        """Weights and gates of training items at the first place of a sequence; the query does not matter.
+
+        Both read e_m = W_m x_m + b_m + p_l, so an item's differ a little from place to place; p_1 is the place that
+        every history has. "modality": w [items, streams] in the order of `self.streams`, averaging 1 over what is
+        present. "experts/<stream>": the gates [items, experts]; a row sums to 1. Zeros where an item lacks a modality;
+        no gates with experts=0.
+        """
+        with self.frozen():
+            e, present, labels = self.place(items, torch.zeros_like(items), self.items(self.train_catalog))
+            found = {"modality": self.weigh(e, present, labels)[0].T}
+            if self.mixture is not None:
+                gates = (self.mixture.gates(e) * present.T.unsqueeze(2)).unbind()
+                found |= {f"experts/{name}": gate for name, gate in zip(self.streams, gates, strict=True)}
+        return found
+
     # training
 
     def loss(self, batch: Steps) -> Mapping[str, Tensor]:
-        """{"softmax" or "bce", "reg", "category", "swap"} of a batch, the last two where they have a weight."""
+        """{"softmax", "sampled" or "bce", "reg", "category", "swap"} of a batch, the last two if they have a weight."""
         items = self.items(self.train_catalog)
         read = self.read(batch.inputs, items)
         terms = self.next_item_terms(self.states_of(read), batch, items)

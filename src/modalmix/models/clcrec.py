@@ -30,13 +30,14 @@ from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.models.contract import DotScorer
 from modalmix.models.contract.content import Content, ContentConfig, ContentRecommender, fill_without_content
+from modalmix.models.contract.initial import InitialConfig, start_items
 from modalmix.nn.features import unit_rows
 from modalmix.nn.losses import l2_penalty
 from modalmix.nn.perceptron import ConcatLinear
 from modalmix.nn.rows import zero_cold
 
 
-class CLCRecConfig(ContentConfig):
+class CLCRecConfig(ContentConfig, InitialConfig):
     """Settings of CLCRec. Preset `paper` has those of the published code on MovieLens."""
 
     dim: int = Field(64, ge=1)
@@ -83,6 +84,7 @@ class CLCRec(ContentRecommender[CLCRecConfig]):
         super().__init__(config, data)
         self.items = nn.Embedding(data.n_items, config.dim)
         nn.init.normal_(self.items.weight, std=0.1)
+        start_items(self.items.weight, data, config)
         self.first = ConcatLinear(self.dims, config.hidden)
         self.second = nn.Linear(config.hidden, config.dim)
 

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.models.contract import DotScorer, GradientConfig, GradientRecommender, Triples
+from modalmix.models.contract import DotScorer, GradientRecommender, Triples
+from modalmix.models.contract.initial import InitialConfig, start_items
 from modalmix.nn.graph import Graph, bipartite, symmetric_normalize
 from modalmix.nn.losses import bpr_loss, l2_penalty
 from modalmix.nn.rows import zero_cold
 
 
-class LightGCNConfig(GradientConfig):
+class LightGCNConfig(InitialConfig):
     """Settings of LightGCN."""
 
     layers: int = Field(3, ge=0)
@@ -51,8 +52,10 @@ class LightGCN(GradientRecommender[LightGCNConfig]):
     def __init__(self, config: LightGCNConfig, data: TrainData) -> None:
         super().__init__(config, data)
         self.nodes = nn.Parameter(torch.empty(self.n_users + self.n_items, config.dim))
-        for table in self.nodes.detach().split([self.n_users, self.n_items]):
+        users, items = self.nodes.detach().split([self.n_users, self.n_items])
+        for table in (users, items):
             nn.init.xavier_uniform_(table)
+        start_items(items, data, config)
         self.graph = Graph(symmetric_normalize(bipartite(data.interactions.csr)))
         self.register_buffer("warm", self.graph.offsets.diff() > 0, persistent=False)
 

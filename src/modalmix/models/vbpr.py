@@ -18,14 +18,15 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.models.contract import DotScorer, GradientConfig, GradientRecommender, Triples
+from modalmix.models.contract import DotScorer, GradientRecommender, Triples
 from modalmix.models.contract.content import ModalityFeatures, chosen_modalities
+from modalmix.models.contract.initial import InitialConfig, start_items
 from modalmix.nn.linear import frozen_linear
 from modalmix.nn.losses import bpr_loss, l2_penalty
 from modalmix.nn.rows import round_up, zero_cold
 
 
-class VBPRConfig(GradientConfig):
+class VBPRConfig(InitialConfig):
     """Settings of VBPR."""
 
     dim: int = Field(64, ge=1)
@@ -104,6 +105,7 @@ class VBPR(GradientRecommender[VBPRConfig]):
         self.modalities = chosen_modalities(config.modalities, data.catalog)
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_users, 2 * config.dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_items, config.dim)))
+        start_items(self.items, data, config)
         self.bias = nn.Parameter(torch.zeros(self.n_items)) if config.bias else None
         dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.projections = nn.ModuleList()

@@ -45,6 +45,13 @@ def balanced_bce(logits: Float[Tensor, "rows categories"], labels: Labels) -> Fl
     return (positive + negative) / 2
 
 
+def plain_bce(logits: Float[Tensor, "rows categories"], labels: Labels) -> Float[Tensor, " rows"]:
+    """Mean over all categories of the binary cross entropy with sigmoid(c); a row without labels is a no to all."""
+    rows = labels.rows
+    own = torch.zeros_like(logits[:, 0]).index_add(0, rows, logits[rows, labels.labels])
+    return (F.softplus(logits).sum(dim=1) - own) / logits.shape[1]
+
+
 def cross_entropy(logits: Float[Tensor, "rows categories"], labels: Labels) -> Float[Tensor, " rows"]:
     """-log softmax(c) of a row's only label; 0 for a row without one. Raises ValueError for several labels."""
     if bool((labels.counts > 1).any()):

@@ -1,4 +1,4 @@
-"""Full softmax over many items without ever holding all its scores."""
+"""Softmax over many items without ever holding all its scores: in full, or estimated from a sample of them."""
 
 from typing import Any
 
@@ -22,6 +22,32 @@ def full_softmax_loss(
     O(batch dim + items dim), the work that of scoring thrice.
     """
     return _FullSoftmax.apply(queries, items, positive)
+
+
+def sampled_softmax_loss(
+    queries: Float[Tensor, "batch dim"],
+    items: Float[Tensor, "items dim"],
+    positive: Int[Tensor, " batch"],
+    sampled: Int[Tensor, " samples"],
+    log_expected: Float[Tensor, " items"],
+    *,
+    correct_positive: bool,
+) -> Float[Tensor, ""]:
+    """Mean over the batch of -log [exp(s_y) / (exp(s_y) + sum over sampled j other than y of exp(s_j))], y = positive,
+    with logits s_j = <q, h_j> - log_expected[j].
+
+    All queries share the sample; log_expected[j] is the log of how often item j is expected in one (logQ correction,
+    Bengio and Senecal 2008). With `correct_positive` s_y is corrected as the others are (Yi et al. 2019): the
+    likelihood of y among what stands below the line. Without, s_y = <q, h_y>: y is there for certain, and the sum is an
+    unbiased estimate of that of the full softmax (Khrylchenko et al. 2025). Where every item is sampled once, and
+    expected once, both are the full softmax. Chunks as in `full_softmax_loss`: no score of another item is made.
+    """
+    rows = torch.cat([positive, sampled])
+    own, others = items.index_select(0, rows).split([len(positive), len(sampled)])
+    own_shift, shift = log_expected.index_select(0, rows).split([len(positive), len(sampled)])
+    if not correct_positive:
+        own_shift = torch.zeros_like(own_shift)
+    return _SampledSoftmax.apply(queries, own, others, positive, sampled, own_shift, shift)
 
 
 def _rows_of_a_chunk(items: int) -> int:
@@ -60,3 +86,51 @@ class _FullSoftmax(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_queries, grad_items = ctx.saved_tensors
         return grad_queries * grad[0], grad_items * grad[0], None
+
+
+class _SampledSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        own: Tensor,
+        others: Tensor,
+        positive: Tensor,
+        sampled: Tensor,
+        own_shift: Tensor,
+        shift: Tensor,
+    ) -> Tensor:
+        count, more = len(queries), -len(queries) % _MULTIPLE
+        queries, own = (F.pad(one, (0, 0, 0, more)) for one in (queries, own))
+        positive, own_shift = (F.pad(one, (0, more)) for one in (positive, own_shift))
+        weight = queries.new_full((len(queries), 1), 1 / max(1, count))
+        weight[count:] = 0.0
+        grad_queries, grad_own, grad_others = (
+            torch.empty_like(queries),
+            torch.empty_like(own),
+            torch.zeros_like(others),
+        )
+        rows, columns = _rows_of_a_chunk(len(others)), others.T.contiguous()
+        total = queries.new_zeros(())
+        for chunk, mine, target, mine_shift, each, to_queries, to_own in zip(
+            *(part.split(rows) for part in (queries, own, positive, own_shift, weight, grad_queries, grad_own)),
+            strict=True,
+        ):
+            p = frozen_linear(chunk, others).sub_(shift)
+            p.masked_fill_(target.unsqueeze(1) == sampled, -torch.inf)
+            scored = (chunk * mine).sum(dim=1, keepdim=True) - mine_shift.unsqueeze(1)
+            largest = torch.maximum(p.amax(dim=1, keepdim=True), scored)
+            scored -= largest
+            mass = p.sub_(largest).exp_().sum(dim=1, keepdim=True) + scored.exp()
+            total += ((mass.log() - scored) * each).sum()
+            share = each / mass
+            pull = share * scored.exp() - each  # d loss / d own score
+            to_queries.copy_(frozen_linear(p, columns).mul_(share).add_(mine * pull))
+            to_own.copy_(chunk * pull)
+            grad_others += frozen_linear((chunk * share).T.contiguous(), p.T).T
+        ctx.save_for_backward(grad_queries[:count], grad_own[:count], grad_others)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *(one * grad[0] for one in ctx.saved_tensors), None, None, None, None

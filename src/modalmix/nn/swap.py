@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from modalmix.nn.features import unit_rows
+from modalmix.nn.contrast import masked_cosines
 
 
 def swap(
@@ -28,6 +28,13 @@ def draw_positions(
     return (torch.rand(real.shape, device=real.device, generator=generator) < rho) & real
 
 
+def draw_share(real: Bool[Tensor, "batch length"], share: float) -> Bool[Tensor, "batch length"]:
+    """floor(share n) of the n real positions of each row, drawn at random."""
+    order = torch.rand(real.shape, device=real.device).masked_fill(~real, 2.0).argsort(dim=1)
+    wanted = (share * real.sum(dim=1, keepdim=True).double() + 1e-9).floor()  # .3 x 10 is a little below 3
+    return order.argsort(dim=1) < wanted
+
+
 def swap_contrast(
     one: Float[Tensor, "batch dim"],
     other: Float[Tensor, "batch dim"],
@@ -36,12 +43,9 @@ def swap_contrast(
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of cosines: row k of `one` should find row k of `other` among the batch, and the reverse.
 
-    Rows with the same target as k are no negatives of k: masked with -inf after the similarity, so that they add
-    nothing (0 before the exponential would add 1 each to the denominator).
+    Rows with the same target as k are no negatives of k.
     """
-    similarity = unit_rows(one) @ unit_rows(other).T / temperature
-    same = (target[:, None] == target[None, :]).fill_diagonal_(False)
-    similarity = similarity.masked_fill(same, -torch.inf)
+    similarity = masked_cosines(one, other, target, temperature)
     own = torch.arange(len(one), device=one.device)
     entropy = torch.nn.functional.cross_entropy
     return (entropy(similarity, own) + entropy(similarity.T, own)) / 2

@@ -176,7 +176,7 @@ class Run:
     def _query_of(self, users: Int[np.ndarray, " users"]) -> Query:
         """Known users; what they met by now, in order, for a model that reads histories."""
         if isinstance(self.scorer, HistoryScorer):
-            return Query(history=torch.from_numpy(self._sequences.last(users, self.scorer.length)))
+            return self.scorer.ask(self._sequences, users)
         return Query(users=torch.from_numpy(users))
 
     def _for_histories(self, history: Sequence[Any], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:

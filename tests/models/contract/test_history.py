@@ -9,7 +9,7 @@ import torch
 from modalmix.data import Interactions, Sequences
 from modalmix.models.contract import Query
 from modalmix.models.contract.calibrated import Calibration, calibrate
-from modalmix.models.contract.history import HistoryScorer, SequentialScorer, last_items
+from modalmix.models.contract.history import HistoryScorer, SequentialScorer, last_events
 from modalmix.models.contract.retrieval import PairScorer, TwoStep
 
 ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [-1.0, 3.0]])
@@ -21,9 +21,11 @@ class Encoder:
 
     def __init__(self) -> None:
         self.given: list[list[list[int]]] = []
+        self.times: list[list[list[int]] | None] = []
 
-    def __call__(self, history: torch.Tensor) -> torch.Tensor:
+    def __call__(self, history: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
         self.given.append(history.tolist())
+        self.times.append(None if times is None else times.tolist())
         real = (history >= 0).unsqueeze(2)
         return (ITEMS[history.clamp(min=0)] * real).sum(dim=1) / real.sum(dim=1)
 
@@ -34,12 +36,12 @@ def scorer(encode: Encoder | None = None, length: int = 3) -> SequentialScorer:
     return SequentialScorer(length, known, encode or Encoder(), ITEMS, POPULARITY)
 
 
-def test_last_items_by_hand() -> None:
+def test_last_events_by_hand() -> None:
     history = torch.tensor([[5, 6, 7, 8], [1, -1, -1, -1], [-1, -1, -1, -1], [-1, 2, -1, 3]])
-    assert last_items(history, 2).tolist() == [[7, 8], [1, -1], [-1, -1], [2, 3]]
-    assert last_items(history, 9).tolist() == [[5, 6, 7, 8], [1, -1, -1, -1], [-1] * 4, [2, 3, -1, -1]]
-    assert last_items(history[2:3], 9).tolist() == [[-1]]
-    assert last_items(history[:0], 9).shape == (0, 1)
+    assert last_events(history, None, 2).items.tolist() == [[7, 8], [1, -1], [-1, -1], [2, 3]]
+    assert last_events(history, None, 9).items.tolist() == [[5, 6, 7, 8], [1, -1, -1, -1], [-1] * 4, [2, 3, -1, -1]]
+    assert last_events(history[2:3], None, 9).items.tolist() == [[-1]]
+    assert last_events(history[:0], None, 9).items.shape == (0, 1)
 
 
 def test_scores_are_inner_products_with_what_the_encoder_makes() -> None:
@@ -55,6 +57,50 @@ def test_known_users_stand_for_their_train_histories() -> None:
     assert encode.given == [[[1, -1, -1], [0, 1, 2]]], "the last three of user 0"
     by_history = scorer()(Query(history=torch.tensor([[1, -1, -1, -1], [3, 0, 1, 2]])))
     torch.testing.assert_close(by_user, by_history)
+
+
+def timed_scorer(encode: Encoder, length: int = 3, reads_times: bool = True) -> SequentialScorer:
+    """User 0 met 3, 0, 1, 2 at 10, 20, 40, 80, user 2 met 1 at 5, user 1 nothing."""
+    user, item = np.array([0, 0, 0, 0, 2], dtype=np.int32), np.array([3, 0, 1, 2, 1], dtype=np.int32)
+    known = Sequences.of(Interactions(user, item, 3, 4, np.array([10, 20, 40, 80, 5])))
+    return SequentialScorer(length, known, encode, ITEMS, POPULARITY, reads_times=reads_times)
+
+
+def test_times_stay_beside_their_items() -> None:
+    history, times = torch.tensor([[5, 6, 7, 8], [1, -1, -1, -1], [-1, 2, -1, 3]]), torch.arange(1, 13).view(3, 4)
+    found = last_events(history, times, 2)
+    assert found.items.tolist() == [[7, 8], [1, -1], [2, 3]]
+    assert found.times is not None
+    assert found.times.tolist() == [[3, 4], [5, 0], [10, 12]]
+
+
+def test_who_reads_times_gets_them_where_they_are_known() -> None:
+    encode = Encoder()
+    one = timed_scorer(encode)
+    one(Query(users=torch.tensor([2, 0])))
+    assert encode.times.pop() == [[5, 0, 0], [20, 40, 80]]
+    one(Query(history=torch.tensor([[3, 0, 1, 2]]), times=torch.tensor([[1, 2, 3, 4]])))
+    assert encode.times.pop() == [[2, 3, 4]]
+    one(Query(history=torch.tensor([[3, 0]])))
+    assert encode.times.pop() is None
+    with pytest.warns(UserWarning, match="answered by popularity"):
+        one(Query(users=torch.tensor([1, 0])))
+    assert encode.times.pop() == [[20, 40, 80]], "of those who are encoded"
+    asked = one.ask(one.known, np.array([0, 2]))
+    assert asked.times is not None
+    assert asked.times.tolist() == [[20, 40, 80], [5, 0, 0]]
+    calibrated = calibrate(one, torch.tensor([True, True, False, False]), Calibration(scale=0.5))
+    calibrated(asked)
+    assert encode.times.pop() == [[20, 40, 80], [5, 0, 0]]
+
+
+def test_who_does_not_read_times_never_sees_them() -> None:
+    encode = Encoder()
+    one = timed_scorer(encode, reads_times=False)
+    one(Query(users=torch.tensor([0])))
+    one(Query(history=torch.tensor([[3, 0]]), times=torch.tensor([[1, 2]])))
+    assert encode.times == [None, None]
+    assert one.ask(one.known, np.array([0])).times is None
 
 
 def test_nobody_known_is_answered_by_popularity_and_told_so() -> None:

@@ -16,3 +16,14 @@ def test_length_is_that_of_what_is_given() -> None:
 def test_exactly_one_of_users_and_history(given: dict[str, torch.Tensor]) -> None:
     with pytest.raises(QueryError, match="exactly one"):
         Query(**given)
+
+
+def test_times_belong_to_the_items_of_a_history() -> None:
+    history = torch.tensor([[3, 4], [1, -1]])
+    asked = Query(history=history, times=torch.tensor([[5, 9], [7, 0]]))
+    assert asked.times is not None
+    assert len(asked) == 2
+    with pytest.raises(QueryError, match="a time for each of its items"):
+        Query(history=history, times=torch.tensor([5, 9]))
+    with pytest.raises(QueryError, match="beside users"):
+        Query(users=torch.arange(2), times=torch.tensor([[5], [9]]))

@@ -1,5 +1,7 @@
 """What sequential models share: batches, losses, the scorer, histories of any kind."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 
 from modalmix.data import Catalog, IdMap, Interactions, TrainData
 from modalmix.errors import ConfigError, DataError
-from modalmix.models.contract import Query
+from modalmix.models import names
+from modalmix.models.contract import Query, find_model
 from modalmix.models.contract.sequential import (
     Items,
     SequentialConfig,
@@ -99,6 +102,52 @@ def test_bce_takes_one_item_for_each_target_that_the_user_has_not_met() -> None:
     torch.testing.assert_close(model.loss(batch)["bce"], expected)
 
 
+def test_sampled_softmax_of_everything_is_the_softmax() -> None:
+    """Warm items alone are drawn, each once; the default draws as many as there are."""
+    (sampled,) = build(loss="sampled").batches(DATA, 99, np.random.default_rng(0))
+    assert sampled.sampled is not None
+    assert sorted(sampled.sampled.tolist()) == [0, 1, 2, 3, 4]
+    model, full = build(loss="sampled", correct_target=False), build()
+    terms, expected = model.loss(sampled), full.loss(sampled._replace(sampled=None))
+    assert set(terms) == {"sampled", "reg"}
+    torch.testing.assert_close(terms["sampled"], expected["softmax"])
+    (ours,), (theirs,) = (
+        torch.autograd.grad(loss, one.table) for loss, one in ((terms["sampled"], model), (expected["softmax"], full))
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_sampled_softmax_by_hand(correct: bool) -> None:
+    """Events of the warm items: 2 2 3 2 1. Three of five are drawn, by popularity."""
+    model = build(loss="sampled", sampled=3, proposal_power=1.0, correct_target=correct)
+    events = torch.tensor([2.0, 2, 3, 2, 1])
+    torch.testing.assert_close(model.log_expected[:5], (3 * events / 10).log())
+    batch = Steps(torch.tensor([[0, 1], [3, -1]]), torch.tensor([[1, 2], [1, -1]]), sampled=torch.tensor([0, 2, 4]))
+    t, logit = model.table, model.table @ model.table[:5].T - model.log_expected[:5]
+    own = torch.stack([t[0] @ t[1], t[1] @ t[2], t[3] @ t[1]])
+    if correct:
+        own = own - model.log_expected[[1, 2, 1]]
+    # the second target is drawn: it stands there once, as the target
+    others = torch.stack([logit[0, [0, 2, 4]], logit[1, [0, 4, 4]], logit[3, [0, 2, 4]]])
+    others[1, 2] = -torch.inf
+    expected = torch.cat([own[:, None], others], dim=1).logsumexp(dim=1) - own
+    torch.testing.assert_close(model.loss(batch)["sampled"], expected.mean())
+
+
+def test_samples_follow_from_the_generator_alone() -> None:
+    model, drawn = build(loss="sampled", sampled=2, batch_size=2), []
+    for seed in (5, 5, 6):
+        torch.manual_seed(len(drawn))  # says nothing
+        np.random.seed(len(drawn))  # nor this
+        drawn.append([batch.sampled.tolist() for batch in model.batches(DATA, 2, np.random.default_rng(seed))])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) > 1
+    assert any(one != drawn[0][0] for one in drawn[0]), "each step draws anew"
+    plain = list(build().batches(DATA, 2, np.random.default_rng(5)))
+    assert all(batch.sampled is None for batch in plain)
+
+
 def test_the_penalty_by_hand() -> None:
     model = build(reg=0.5)
     batch = Steps(torch.tensor([[0, 1]]), torch.tensor([[1, 2]]))
@@ -143,13 +192,70 @@ def test_the_learning_rate_falls_to_nothing() -> None:
     assert isinstance(build().optimizer(), torch.optim.AdamW)
 
 
+class When(Last):
+    """Keeps the times of the queries."""
+
+    reads_times = True
+
+    def query_states(
+        self, history: Int[Tensor, "batch length"], times: Int[Tensor, "batch length"] | None, items: Items
+    ) -> Float[Tensor, "batch dim"]:
+        self.asked = None if times is None else times.tolist()
+        return super().query_states(history, times, items)
+
+
+def test_a_model_that_reads_times_gets_them_in_batches_and_queries() -> None:
+    time = np.array([10, 20, 40, 80, 5, 6, 7, 1, 2, 3])
+    data = TrainData(DATA.users, DATA.catalog, replace(DATA.interactions, time=time))
+    model = When(SequentialConfig.parse({"dim": 3}), data)
+    (batch,) = model.batches(data, 99, np.random.default_rng(0))
+    assert batch.times is not None
+    pairs = zip(batch.inputs.flatten().tolist(), batch.times.flatten().tolist(), strict=True)
+    assert sorted(pair for pair in pairs if pair[0] >= 0) == [(0, 10), (1, 20), (2, 1), (2, 2), (2, 40), (3, 5)]
+    scorer = model.scorer(data.catalog)
+    scorer(Query(users=torch.tensor([1, 0])))
+    assert model.asked == [[5, 6, 0, 0], [10, 20, 40, 80]]
+    scorer(Query(history=torch.tensor([[1, 2]])))
+    assert model.asked is None
+    (plain,) = build(data).batches(data, 99, np.random.default_rng(0))
+    assert plain.times is None, "who does not read them pays nothing"
+
+
 def test_nothing_to_predict() -> None:
     lonely = shop([0], [1], [])
     with pytest.raises(DataError, match="two events"):
         list(build(lonely).batches(lonely, 4, np.random.default_rng(0)))
 
 
-@pytest.mark.parametrize("wrong", [{"heads": 3}, {"length": 0}, {"dropout": 1.0}, {"loss": "bpr"}])
+@pytest.mark.parametrize(
+    "wrong", [{"heads": 3}, {"length": 0}, {"dropout": 1.0}, {"loss": "bpr"}, {"sampled": 0}, {"proposal_power": 1.5}]
+)
 def test_bad_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         TransformerConfig.parse(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:the items have no column")
+@pytest.mark.parametrize("name", [name for name in names() if issubclass(find_model(name).config, SequentialConfig)])
+def test_every_sequential_model_takes_the_sampled_loss(name: str, content_shop: Callable[..., TrainData]) -> None:
+    """Of all items, the target's logit as it is, it is their softmax; of some, another."""
+    found, data = find_model(name), content_shop()
+    seconds = 1_500_000_000 + 86_400 * np.arange(len(data.interactions), dtype=np.int64)
+    data = replace(data, interactions=replace(data.interactions, time=seconds))
+
+    def built(**settings: Any) -> SequentialRecommender[Any]:
+        torch.manual_seed(0)
+        model = found.recommender(found.config.parse({"dim": 4, "init_std": 0.5, **settings}), data)
+        assert isinstance(model, SequentialRecommender)
+        return model.eval()
+
+    sampled, softmax = built(loss="sampled", correct_target=False), built()
+    batch = next(sampled.batches(data, 64, np.random.default_rng(0)))
+    with torch.no_grad():
+        expected = softmax.loss(batch._replace(sampled=None))["softmax"]
+        torch.testing.assert_close(sampled.loss(batch)["sampled"], expected)
+        few = built(loss="sampled", sampled=3)
+        part = next(few.batches(data, 64, np.random.default_rng(0)))
+        assert part.sampled is not None
+        assert len(part.sampled) == 3
+        assert not torch.isclose(few.loss(part)["sampled"], expected)

@@ -20,9 +20,9 @@ from modalmix.errors import ConfigError
 from modalmix.files import cache_folder, cached_arrays, sha256_array, sha256_values
 from modalmix.models.contract.content import Content, ModalityFeatures, chosen_modalities
 from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.initial import InitialConfig, start_items
 from modalmix.models.contract.query import Scorer
 from modalmix.models.contract.recommender import GradientRecommender
-from modalmix.models.contract.settings import GradientConfig
 from modalmix.nn.graph import Graph, bipartite, co_occurrence, symmetric_normalize
 from modalmix.nn.neighbors import cosine_neighbors
 from modalmix.nn.rows import zero_cold
@@ -32,7 +32,7 @@ Rows = Int32[np.ndarray, "items k"]
 Cosines = Float32[np.ndarray, "items k"]
 
 
-class ItemGraphConfig(GradientConfig):
+class ItemGraphConfig(InitialConfig):
     """Settings of a model over item graphs."""
 
     modalities: tuple[str, ...] | None = None
@@ -122,6 +122,7 @@ class ItemGraphRecommender(GradientRecommender[G]):
         self.items = nn.Embedding(self.n_items, config.dim)
         nn.init.xavier_uniform_(self.users.weight)
         nn.init.xavier_uniform_(self.items.weight)
+        start_items(self.items.weight, data, config)
         self.graph = Graph(symmetric_normalize(bipartite(data.interactions.csr)))
         self.warm_users: Tensor
         self.warm_items: Tensor

@@ -3,14 +3,22 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import NamedTuple, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modalmix.data.sequences import Sequences
 from modalmix.models.contract.query import Query
+
+
+class Histories(NamedTuple):
+    """Items that somebody met, oldest first, padded right with -1, and, where they are read and known, the times."""
+
+    items: Int[Tensor, "batch longest"]
+    times: Int[Tensor, "batch longest"] | None = None
 
 
 class HistoryScorer(ABC):
@@ -20,10 +28,10 @@ class HistoryScorer(ABC):
     test. Query(users=...) stands for the train histories.
     """
 
-    def __init__(self, length: int, known: Sequences, n_items: int) -> None:
+    def __init__(self, length: int, known: Sequences, n_items: int, reads_times: bool = False) -> None:
         """`length`: items of a history it reads, the last ones. `known`: the train histories. `n_items`: of the
-        catalogue."""
-        self.length, self.known, self.n_items = length, known, n_items
+        catalogue. `reads_times`: whether it also reads when the events happened."""
+        self.length, self.known, self.n_items, self.reads_times = length, known, n_items, reads_times
 
     @abstractmethod
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
@@ -33,12 +41,20 @@ class HistoryScorer(ABC):
     def calibrated(self, scale: Float[Tensor, " items"], offset: Float[Tensor, " items"]) -> "HistoryScorer":
         """This scorer with scores x scale + offset."""
 
-    def histories(self, query: Query) -> Int[Tensor, "batch longest"]:
-        """The last `length` items of each query, oldest first, padded right with -1; at least one column."""
+    def ask(self, known: Sequences, users: Int[np.ndarray, " users"]) -> Query:
+        """The query for users of whom these events are known: what of them this scorer reads."""
+        times = known.last_times(users, self.length) if self.reads_times else None
+        history = torch.from_numpy(known.last(users, self.length))
+        return Query(history=history, times=None if times is None else torch.from_numpy(times))
+
+    def histories(self, query: Query) -> Histories:
+        """The last `length` items of each query, at least one column, and their times where it reads them."""
         if query.users is not None:
-            return torch.from_numpy(self.known.last(query.users.cpu().numpy(), self.length)).to(query.users.device)
+            asked = self.ask(self.known, query.users.cpu().numpy())
+            found = (None if one is None else one.to(query.users.device) for one in (asked.history, asked.times))
+            return Histories(*found)  # type: ignore[arg-type]
         assert query.history is not None
-        return last_items(query.history, self.length)
+        return last_events(query.history, query.times if self.reads_times else None, self.length)
 
 
 @final
@@ -56,13 +72,16 @@ class SequentialScorer(HistoryScorer):
         self,
         length: int,
         known: Sequences,
-        encode: Callable[[Int[Tensor, "batch longest"]], Float[Tensor, "batch dim"]],
+        encode: Callable[
+            [Int[Tensor, "batch longest"], Int[Tensor, "batch longest"] | None], Float[Tensor, "batch dim"]
+        ],
         items: Float[Tensor, "items dim"],
         popularity: Float[Tensor, " items"],
         item_bias: Float[Tensor, " items"] | None = None,
+        reads_times: bool = False,
     ) -> None:
-        """`encode` never gets an empty history."""
-        super().__init__(length, known, len(items))
+        """`encode` gets histories, none of them empty, and their times: None unless read and known."""
+        super().__init__(length, known, len(items), reads_times)
         bias = torch.zeros_like(popularity) if item_bias is None else item_bias
         self.encode = encode
         self.item_vectors = torch.cat([items.detach(), torch.stack([popularity, bias], dim=1).to(items)], dim=1)
@@ -71,7 +90,7 @@ class SequentialScorer(HistoryScorer):
     @torch.no_grad()
     def vectors(self, query: Query) -> Float[Tensor, "batch wide"]:
         """The queries' side of the inner products."""
-        history = self.histories(query)
+        history, times = self.histories(query)
         empty = history[:, 0] < 0
         vectors = self.item_vectors.new_zeros(len(history), self.item_vectors.shape[1])
         vectors[:, -1] = 1.0
@@ -79,7 +98,7 @@ class SequentialScorer(HistoryScorer):
             warnings.warn("queries without any known item are answered by popularity", stacklevel=2)
             vectors[empty, -2] = 1.0
         if not bool(empty.all()):
-            vectors[~empty, :-2] = self.encode(history[~empty])
+            vectors[~empty, :-2] = self.encode(history[~empty], None if times is None else times[~empty])
         return vectors
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
@@ -94,17 +113,26 @@ class SequentialScorer(HistoryScorer):
         """This scorer with scores x scale + offset."""
         wide = self.item_vectors * scale.to(self.item_vectors).unsqueeze(1)
         bias = wide[:, -1] + offset.to(wide)
-        return SequentialScorer(self.length, self.known, self.encode, wide[:, :-2], wide[:, -2], bias)
+        items, popularity = wide[:, :-2], wide[:, -2]
+        return SequentialScorer(self.length, self.known, self.encode, items, popularity, bias, self.reads_times)
 
 
-def last_items(history: Int[Tensor, "batch given"], length: int) -> Int[Tensor, "batch longest"]:
-    """The last `length` items of each row, oldest first, padded right with -1; items are those that are not below 0."""
+def last_events(
+    history: Int[Tensor, "batch given"], times: Int[Tensor, "batch given"] | None, length: int
+) -> Histories:
+    """The last `length` items of each row, oldest first, padded right with -1; items are those that are not below 0.
+
+    Their times where there are any, padded with 0.
+    """
     real = history >= 0
     counted = real.sum(dim=1, keepdim=True)
     width = max(1, min(length, int(counted.max()) if counted.numel() else 1))
     place = real.cumsum(dim=1) - 1 - (counted - length).clamp(min=0)
     kept: Bool[Tensor, "batch given"] = real & (place >= 0)
-    last = history.new_full((len(history), width), -1)
     row = torch.arange(len(history), device=history.device).unsqueeze(1).expand_as(history)
-    last[row[kept], place[kept]] = history[kept]
-    return last
+    where = row[kept], place[kept]
+
+    def moved(x: Int[Tensor, "batch given"], padding: int) -> Int[Tensor, "batch longest"]:
+        return x.new_full((len(x), width), padding).index_put_(where, x[kept])
+
+    return Histories(moved(history, -1), None if times is None else moved(times, 0))

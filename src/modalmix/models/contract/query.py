@@ -21,15 +21,24 @@ class Triples(NamedTuple):
 class Query:
     """Whom to score for: known users by row, or histories of item rows (oldest first, padded right with -1).
 
-    Exactly one of the two is given.
+    Exactly one of the two is given. `times` says when the events of a history happened, where that is known: seconds,
+    in the shape of the history, any value at padding.
     """
 
     users: Int[Tensor, " batch"] | None = None
     history: Int[Tensor, "batch length"] | None = None
+    times: Int[Tensor, "batch length"] | None = None
 
     def __post_init__(self) -> None:
         if (self.users is None) == (self.history is None):
             raise QueryError("a query", got="both or neither of users and history", expected="exactly one")
+        if self.times is not None and (self.history is None or self.times.shape != self.history.shape):
+            given = "users" if self.history is None else f"a history of shape {tuple(self.history.shape)}"
+            raise QueryError(
+                "the times of a query",
+                got=f"shape {tuple(self.times.shape)} beside {given}",
+                expected="a history, and a time for each of its items",
+            )
 
     def __len__(self) -> int:
         return len(self.users) if self.users is not None else len(self.history)  # type: ignore[arg-type]

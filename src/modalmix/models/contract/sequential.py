@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,20 +13,19 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from modalmix.data.catalog import Catalog
-from modalmix.data.samplers import negatives
+from modalmix.data.samplers import inclusion_probabilities, negatives, systematic_sample
 from modalmix.data.sequence_samplers import Windows, causal_batches, windows
 from modalmix.data.split import TrainData
 from modalmix.models.contract.history import SequentialScorer
-from modalmix.models.contract.initial import Start
+from modalmix.models.contract.initial import InitialConfig
 from modalmix.models.contract.recommender import GradientRecommender
-from modalmix.models.contract.settings import GradientConfig
 from modalmix.nn.losses import l2_penalty
 from modalmix.nn.packing import last_positions
 from modalmix.nn.rows import typical_cold
-from modalmix.nn.softmax import full_softmax_loss
+from modalmix.nn.softmax import full_softmax_loss, sampled_softmax_loss
 
 
-class SequentialConfig(GradientConfig):
+class SequentialConfig(InitialConfig):
     """Settings of a sequential model."""
 
     length: int = Field(50, ge=1)
@@ -35,12 +34,14 @@ class SequentialConfig(GradientConfig):
     """Training on longer ones: in windows, so that every event is a target once an epoch, or on the last window."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Share of values dropped from embeddings and layers in training."""
-    loss: Literal["softmax", "bce"] = "softmax"
-    """softmax: over all warm items; bce: each target against one drawn item that its user has not met."""
-    id_init: Start = "normal"
-    """What the id table starts from: random numbers, or whitened principal components of the items' content."""
-    init_modalities: tuple[str, ...] | None = None
-    """Names of the modalities for id_init="content"; all of the catalogue's without it."""
+    loss: Literal["softmax", "sampled", "bce"] = "softmax"
+    """softmax: over all warm items; sampled: estimated from some of them; bce: against one drawn item not met."""
+    sampled: int = Field(1024, ge=1)
+    """Warm items that are drawn for a step of loss="sampled", each at most once; all its targets share them."""
+    proposal_power: float = Field(1.0, ge=0, le=1)
+    """Items are drawn in proportion to their train events to this power: 0 all alike, 1 by popularity."""
+    correct_target: bool = True
+    """Whether the target's logit is corrected for how often it is drawn, as those of drawn items are."""
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of the id table's columns at the start."""
     batch_size: int = Field(1024, ge=1)
@@ -91,12 +92,15 @@ class Items:
 class Steps(NamedTuple):
     """A training batch: row k is what somebody met, and what followed at each position; padded right with -1.
 
-    `negatives` has an item the user has not met for each target; None where the loss does not ask for them.
+    `negatives` has an item the user has not met for each target, `sampled` the items that stand for all of them; None
+    where the loss does not ask for them. `times` of the inputs where the model reads them.
     """
 
     inputs: Int[Tensor, "batch length"]
     targets: Int[Tensor, "batch length"]
     negatives: Int[Tensor, "batch length"] | None = None
+    sampled: Int[Tensor, " samples"] | None = None
+    times: Int[Tensor, "batch length"] | None = None
 
 
 C = TypeVar("C", bound=SequentialConfig)
@@ -109,9 +113,13 @@ class SequentialRecommender(GradientRecommender[C]):
     candidates of the loss nor in a training history. Learnt by AdamW, the learning rate falling from epoch to epoch.
     """
 
+    reads_times: ClassVar[bool] = False
+    """Whether states depend on when events happened: batches and queries then carry it."""
+
     warm: Bool[Tensor, " items"]
     candidates: Int[Tensor, " candidates"]
     candidate_of: Int[Tensor, " items"]
+    log_expected: Float[Tensor, " items"]
 
     def __init__(self, config: C, data: TrainData) -> None:
         super().__init__(config, data)
@@ -122,6 +130,11 @@ class SequentialRecommender(GradientRecommender[C]):
         self.register_buffer("candidates", candidates, persistent=False)
         place = torch.full((data.n_items,), -1).index_copy(0, candidates, torch.arange(len(candidates)))
         self.register_buffer("candidate_of", place, persistent=False)
+        events = np.maximum(data.interactions.item_degree[candidates.numpy()], 1)
+        self.chances = inclusion_probabilities(events**config.proposal_power, config.sampled)
+        log_expected = torch.from_numpy(np.log(self.chances)).float()
+        log_expected = torch.zeros(data.n_items).index_copy(0, candidates, log_expected)
+        self.register_buffer("log_expected", log_expected, persistent=False)
 
     @abstractmethod
     def items(self, catalog: Catalog) -> Items:
@@ -145,8 +158,14 @@ class SequentialRecommender(GradientRecommender[C]):
         """The state after the last item of each history; none is empty."""
         return last_positions(self.states(history, items), history >= 0)
 
+    def query_states(
+        self, history: Int[Tensor, "batch length"], times: Int[Tensor, "batch length"] | None, items: Items
+    ) -> Float[Tensor, "batch dim"]:
+        """What the scorer compares items with: `last_states`, unless a model that reads times overrides it."""
+        return self.last_states(history, items)
+
     def loss(self, batch: Steps) -> Mapping[str, Tensor]:
-        """{"softmax" or "bce", "reg"} over all real positions of a batch."""
+        """{"softmax", "sampled" or "bce", "reg"} over all real positions of a batch."""
         items = self.items(self.train_catalog)
         return self.next_item_terms(self.states(batch.inputs, items), batch, items)
 
@@ -157,11 +176,18 @@ class SequentialRecommender(GradientRecommender[C]):
         real = batch.targets >= 0
         state, target = states[real], batch.targets[real]
         own = items.outputs.index_select(0, target)
-        penalty = {"reg": self.config.reg * l2_penalty(state, own)}
+        reg = self.config.reg  # at 0 no gradient as large as the table is made for it
+        penalty = {"reg": reg * l2_penalty(state, own) if reg else state.new_zeros(())}
         if batch.negatives is not None:
             other = items.outputs.index_select(0, batch.negatives[real])
             bce = F.softplus(-(state * own).sum(dim=1)) + F.softplus((state * other).sum(dim=1))
             return {"bce": bce.mean(), **penalty}
+        if batch.sampled is not None:
+            correct = self.config.correct_target
+            sampled = sampled_softmax_loss(
+                state, items.outputs, target, batch.sampled, self.log_expected, correct_positive=correct
+            )
+            return {"sampled": sampled, **penalty}
         everything = len(self.candidates) == len(items.outputs)
         outputs = items.outputs if everything else items.outputs.index_select(0, self.candidates)
         return {"softmax": full_softmax_loss(state, outputs, self.candidate_of[target]), **penalty}
@@ -169,14 +195,22 @@ class SequentialRecommender(GradientRecommender[C]):
     def batches(self, data: TrainData, size: int, rng: np.random.Generator) -> Iterator[Steps]:
         """One causal pass over every history, in windows of `length` targets, in random order."""
         pool = self.negative_pool(data)
-        for user, inputs, targets in causal_batches(data.sequences, self._windows(data), size, rng):
+        drawn_windows = causal_batches(data.sequences, self._windows(data), size, rng, times=self.reads_times)
+        for user, inputs, targets, when in drawn_windows:
             others = None
             if self.config.loss == "bce":
                 owner = np.broadcast_to(user[:, None], targets.shape)[targets >= 0].astype(np.int32)
                 drawn = np.full_like(targets, -1)
                 drawn[targets >= 0] = negatives(data.interactions, owner, rng, pool)
                 others = torch.from_numpy(drawn)
-            yield Steps(torch.from_numpy(inputs), torch.from_numpy(targets), others)
+            times = None if when is None else torch.from_numpy(when)
+            yield Steps(torch.from_numpy(inputs), torch.from_numpy(targets), others, self.sample(rng), times)
+
+    def sample(self, rng: np.random.Generator) -> Int[Tensor, " samples"] | None:
+        """The items that stand for all candidates in a step of loss="sampled"; None for another loss."""
+        if self.config.loss != "sampled":
+            return None
+        return self.candidates[torch.from_numpy(systematic_sample(self.chances, rng))]
 
     def n_batches(self, data: TrainData, size: int) -> int:
         """Steps of about `size` targets each."""
@@ -198,12 +232,16 @@ class SequentialRecommender(GradientRecommender[C]):
         with self.frozen():
             items = self.items(catalog)
 
-        def encode(history: Int[Tensor, "batch longest"]) -> Float[Tensor, "batch dim"]:
+        def encode(
+            history: Int[Tensor, "batch longest"], times: Int[Tensor, "batch longest"] | None
+        ) -> Float[Tensor, "batch dim"]:
+            device = items.outputs.device
             with self.frozen():
-                return self.last_states(history.to(items.outputs.device), items)
+                return self.query_states(history.to(device), None if times is None else times.to(device), items)
 
         popularity = F.pad(self.popularity, (0, len(catalog) - self.n_items))
-        return SequentialScorer(self.config.length, self.sequences, encode, items.outputs, popularity)
+        length, outputs = self.config.length, items.outputs
+        return SequentialScorer(length, self.sequences, encode, outputs, popularity, reads_times=self.reads_times)
 
     def _windows(self, data: TrainData) -> Windows:
         return windows(data.sequences, self.config.length, last_only=self.config.long_histories == "last")
