@@ -58,10 +58,13 @@ class Plain:
         self.x = [F.normalize(one.nan_to_num(), dim=1) for one in x]
         self.present = torch.stack([one.any(dim=1) for one in self.x], dim=1)
         self.cosines = [self.nearest(one) for one in self.x]
-        given = self.c.graph_weights or {
-            name: self.together(g) for name, g in zip(self.names, self.cosines, strict=True)
-        }
-        self.weights = torch.tensor([given[name] / sum(given.values()) for name in self.names]).double()
+        if given := self.c.graph_weights:
+            self.weights = torch.tensor([given[name] / sum(given.values()) for name in self.names]).double()
+        else:
+            found = [self.together(graph) for graph in self.cosines]
+            beyond = [max(0.0, c - chance) for c, chance in found]
+            shares = [e / sum(beyond) * e / c for e, (c, _) in zip(beyond, found, strict=True)]
+            self.weights = torch.tensor(shares).double()
 
     def nearest(self, x: Tensor) -> Tensor:
         """Cosines of each row's nearest, itself among them."""
@@ -71,12 +74,13 @@ class Plain:
         graph = torch.zeros_like(cosine).scatter(1, found, best.clamp(min=0.0))
         return graph * x.any(dim=1, keepdim=True)
 
-    def together(self, graph: Tensor) -> float:
-        """How often neighbours have users in common: mean of c_ij / sqrt(d_i d_j)."""
-        d = self.r.sum(dim=0).clamp(min=1)
-        common = self.r.T @ self.r / (d[:, None] * d[None, :]).sqrt()
-        edges = (graph > 0) & ~torch.eye(len(graph), dtype=torch.bool)
-        return float(common[edges].mean())
+    def together(self, graph: Tensor) -> tuple[float, float]:
+        """Mean cosine of the users of neighbours, and of items that edges leave and others where edges arrive."""
+        degree = self.r.sum(dim=0).clamp(min=1)
+        cosine = self.r.T @ self.r / (degree[:, None] * degree).sqrt()
+        i, j = (graph - torch.diag(graph.diagonal())).nonzero().T
+        chance = [float(cosine[a, b]) for a in i for b in j if a != b]
+        return float(cosine[i, j].mean()), sum(chance) / len(chance)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """P [users, items] and S [items, items], pair by pair."""

@@ -12,8 +12,8 @@ from modalmix.data.drop import drop_modality
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError, QueryError
 from modalmix.models.contract import Query, item_graph
+from modalmix.models.contract.graphs import modality_weights
 from modalmix.models.graphfilter import GraphFilter, GraphFilterConfig
-from modalmix.nn.graph import co_occurrence
 from tests.models.conftest import Correlation, Shop
 
 ABSENT = {"image": [0, 3, 28], "text": [3, 4, 29]}  # item 3 has nothing; 28 and 29 are cold
@@ -70,9 +70,11 @@ def test_scores_equal_the_formulas(
 def test_without_weights_a_graph_counts_by_what_it_foretells(content_shop: Shop) -> None:
     data = content_shop(absent=ABSENT)
     graphs = {name: item_graph(data.catalog, name, 4) for name in data.catalog.modalities}
-    worth = {name: co_occurrence(graph, data.interactions.csr) for name, graph in graphs.items()}
+    found = modality_weights(None, tuple(graphs), list(graphs.values()), data.interactions.csr)
+    worth = dict(zip(graphs, found, strict=True))
     assert worth["image"] != worth["text"]
-    np.testing.assert_allclose(scores(data), scores(data, graph_weights=worth), rtol=1e-4, atol=1e-6)
+    assert 0 < sum(worth.values()) < 1
+    np.testing.assert_allclose(scores(data), dense(data, data.catalog, worth), rtol=1e-4, atol=1e-6)
 
 
 def test_without_content_it_is_the_item_filter(content_shop: Shop) -> None:

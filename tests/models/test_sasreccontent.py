@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contract import Query
+from modalmix.models.contract.content import ModalityFeatures
 from modalmix.models.contract.sequential import Steps
 from modalmix.models.sasrec import SASRec, SASRecConfig
-from modalmix.models.sasreccontent import ContentMap, SASRecContent, SASRecContentConfig
+from modalmix.models.sasreccontent import SASRecContent, SASRecContentConfig
 from modalmix.nn.components import whitened_components
+from modalmix.nn.linear import FeatureLinear
 from tests.models.conftest import Shop
 
 ITEMS, COLD = 30, 6
@@ -43,7 +45,7 @@ def content_of(built: SASRecContent) -> torch.Tensor:
     """sum_m W_m x + b_m of every item, by loops over what it has."""
     vectors = torch.zeros(ITEMS, built.config.dim)
     for features, project in zip(built.features, built.projections, strict=True):
-        assert isinstance(project, ContentMap)
+        assert isinstance(project, FeatureLinear)
         for k in range(ITEMS):
             if features.present[k]:  # type: ignore[index]
                 vectors[k] += project.weight @ features.x[k] + project.bias  # type: ignore[index]
@@ -76,7 +78,7 @@ def test_without_ids_items_are_their_content(data: TrainData) -> None:
 def test_without_content_it_is_sasrec(data: TrainData) -> None:
     built = model(data)
     for project in built.projections:
-        assert isinstance(project, ContentMap)
+        assert isinstance(project, FeatureLinear)
         project.weight.zero_()
         project.bias.zero_()
     plain = SASRec(SASRecConfig.parse(SMALL), data).eval()
@@ -93,13 +95,14 @@ def test_without_content_it_is_sasrec(data: TrainData) -> None:
 def test_whitened_maps_read_whitened_components(data: TrainData) -> None:
     built = model(data, whiten=3, ids=False)
     expected = torch.zeros(ITEMS, 8)
-    for features, project in zip(built.features, built.projections, strict=True):
-        assert isinstance(project, ContentMap)
+    for plain, project in zip(model(data, ids=False).features, built.projections, strict=True):
+        assert isinstance(project, FeatureLinear)
+        assert isinstance(plain, ModalityFeatures)
         assert project.weight.shape == (8, 3)
-        present = features.present
-        z = whitened_components(features.x, built.warm & present, 3) / 3**0.5  # type: ignore[arg-type, operator]
-        assert abs(float(z[built.warm & present].square().sum(dim=1).mean()) - 1) < 1e-4  # type: ignore[operator]
-        expected += (z @ project.weight.T + project.bias) * present.unsqueeze(1)  # type: ignore[operator]
+        present = plain.present
+        z = whitened_components(plain.x, built.warm & present, 3) / 3**0.5
+        assert abs(float(z[built.warm & present].square().sum(dim=1).mean()) - 1) < 1e-4
+        expected += (z @ project.weight.T + project.bias) * present.unsqueeze(1)
     there = [k for k in range(ITEMS) if k not in (5, 29)]
     torch.testing.assert_close(built.items(data.catalog).outputs[there], expected[there], atol=1e-5, rtol=1e-4)
 
@@ -111,7 +114,7 @@ def test_there_are_no_more_components_than_directions(content_shop: Shop) -> Non
 
 def test_whitening_is_saved_with_the_model_and_stays_with_a_larger_catalogue(data: TrainData) -> None:
     built = model(data, whiten=3)
-    assert {"projections.0.mean", "projections.0.directions"} <= set(built.state_dict())
+    assert {"features.0.centre", "features.0.directions"} <= set(built.state_dict())
     text = np.full((1, 8), 50.0, dtype=np.float32)
     bigger = data.catalog.extend(pl.DataFrame({"item": [100]}), {"text": text})
     with torch.no_grad():

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from modalmix.nn.category import Labels, balanced_bce, confidence, cross_entropy, modality_weights, plain_bce
+from modalmix.nn.category import Labels, balanced_bce, certainty, confidence, cross_entropy, modality_weights, plain_bce
 
 LABELS = Labels(torch.tensor([0, 2, 2, 3, 8]), torch.tensor([1, 4, 0, 0, 1, 2, 3, 4]))  # row 1 none, row 3 all of 5
 
@@ -47,6 +48,14 @@ def test_confidence_is_minus_the_mean_entropy(logits: torch.Tensor) -> None:
     torch.testing.assert_close(confidence(logits), -entropy.float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(confidence(torch.zeros(1, 3)), torch.tensor([-math.log(2)]))
     assert torch.isfinite(confidence(torch.tensor([[80.0, -80.0]]))).all()
+
+
+def test_certainty_is_the_log_likelihood_a_head_expects(logits: torch.Tensor) -> None:
+    p = np.exp(logits.double().numpy())
+    p /= p.sum(axis=1, keepdims=True)
+    torch.testing.assert_close(certainty(logits), torch.from_numpy((p * np.log(p)).sum(axis=1)).float())
+    torch.testing.assert_close(certainty(torch.zeros(1, 3)), torch.tensor([-math.log(3)]))
+    torch.testing.assert_close(certainty(torch.tensor([[200.0, -200.0]])), torch.zeros(1))
 
 
 def test_weights_average_one_over_what_is_there() -> None:

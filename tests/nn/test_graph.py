@@ -8,7 +8,15 @@ import scipy.sparse as sp
 import torch
 
 from modalmix.errors import DataError
-from modalmix.nn.graph import Graph, bipartite, co_occurrence, row_normalize, symmetric_normalize, thin
+from modalmix.nn.graph import (
+    Graph,
+    bipartite,
+    chance_co_occurrence,
+    co_occurrence,
+    row_normalize,
+    symmetric_normalize,
+    thin,
+)
 
 
 @pytest.fixture
@@ -198,6 +206,30 @@ def test_co_occurrence_of_twins_and_of_nothing(interactions: sp.csr_matrix) -> N
     assert co_occurrence(sp.identity(4, format="csr"), interactions) == 0.0
     assert co_occurrence(sp.csr_matrix((4, 4)), interactions) == 0.0
     assert co_occurrence(sp.csr_matrix(np.ones((4, 4))), sp.csr_matrix((5, 4))) == 0.0
+
+
+def test_chance_co_occurrence_by_hand(interactions: sp.csr_matrix) -> None:
+    """Edges leave 0 and 2 and arrive at 1 and 3: of the pairs 01, 03, 21, 23 the second and the fourth met nobody."""
+    graph = sp.csr_matrix((np.ones(3), ([0, 2, 1], [1, 3, 1])), shape=(4, 4))  # 1-1 is itself
+    assert chance_co_occurrence(graph, interactions) == pytest.approx((1 / np.sqrt(2 * 3) + 1 / np.sqrt(3 * 1)) / 4)
+    longer = sp.vstack([graph, sp.csr_matrix(np.ones((2, 4)))], format="csr")
+    assert chance_co_occurrence(longer, interactions) == chance_co_occurrence(graph, interactions)
+    for nothing in (sp.identity(4, format="csr"), sp.csr_matrix((4, 4))):
+        assert chance_co_occurrence(nothing, interactions) == 0.0
+
+
+def test_chance_co_occurrence_is_the_mean_over_edges_dealt_anew() -> None:
+    rng = np.random.default_rng(0)
+    met = (rng.random((60, 12)) < 0.2).astype(np.float32)
+    met[:, 3] = 0
+    graph = sp.random(12, 12, density=0.4, format="coo", rng=rng)
+    found = chance_co_occurrence(graph.tocsr(), sp.csr_matrix(met))
+    degree = np.maximum(met.sum(axis=0), 1)
+    cosine = met.T @ met / np.sqrt(np.outer(degree, degree))
+    kept = graph.row != graph.col
+    row, column = np.repeat(graph.row[kept], kept.sum()), np.tile(graph.col[kept], kept.sum())
+    apart = row != column
+    assert found == pytest.approx(cosine[row[apart], column[apart]].mean(), rel=1e-5)
 
 
 def test_co_occurrence_in_several_parts_is_the_dense_mean() -> None:

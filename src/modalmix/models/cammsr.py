@@ -8,9 +8,9 @@ two modalities. What the public text leaves open is ours: docs/models/cammsr.md.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, cast, final
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,12 +21,13 @@ from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ModelError
 from modalmix.models.contract.categories import Categories, labels_of
-from modalmix.models.contract.content import ModalityFeatures, chosen_modalities
+from modalmix.models.contract.content import chosen_modalities, read_content
+from modalmix.models.contract.content_sequential import SequenceContentConfig, content_features
 from modalmix.models.contract.initial import initial_items
 from modalmix.models.contract.query import Query
-from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps, TransformerConfig
+from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps
 from modalmix.nn.camoe import CAMoE
-from modalmix.nn.category import Labels, balanced_bce, confidence, cross_entropy, modality_weights
+from modalmix.nn.category import Labels, balanced_bce, certainty, confidence, cross_entropy, modality_weights
 from modalmix.nn.dropout import FastDropout
 from modalmix.nn.dyt import DynamicTanh
 from modalmix.nn.linear import FeatureLinear
@@ -38,13 +39,9 @@ from modalmix.nn.transformer import CausalTransformer
 ID = "id"
 
 
-class CammsrConfig(TransformerConfig):
+class CammsrConfig(SequenceContentConfig):
     """Settings of CAMMSR."""
 
-    modalities: tuple[str, ...] | None = None
-    """Names of the content modalities to use; all of the catalogue's without it. The id is always there."""
-    standardize: bool = True
-    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
     experts: int = Field(4, ge=0)
     """Experts of the mixture; 0 leaves it out."""
     expert_hidden: int = Field(0, ge=0)
@@ -137,10 +134,9 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         start = initial_items(data, dim, config.init_std, config.id_init, config.init_modalities)
         self.table = nn.Parameter(start)
         self.positions = nn.Parameter(torch.randn(config.length, dim) * 0.02)
-        self.features = nn.ModuleList(
-            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
-        )
-        self.project = nn.ModuleList(FeatureLinear(data.catalog.modality(name).dim, dim) for name in self.modalities)
+        features = content_features(config, data)
+        self.features = nn.ModuleList(features)
+        self.project = nn.ModuleList(FeatureLinear(one.width, dim) for one in features)
         self.mixture = (
             CAMoE(n, dim, config.experts, config.expert_hidden, config.dropout, config.gate) if config.experts else None
         )
@@ -201,18 +197,14 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
 
         A cold or new item has the mean id vector of the warm ones.
         """
-        vectors, present = [typical_cold(self.table, self.warm, len(catalog))], []
-        features = cast(Iterable[ModalityFeatures], self.features)
-        for modality, project in zip(features, self.project, strict=True):
-            x, there = (modality.x, modality.present)
-            if catalog is not self.train_catalog:
-                x, there = modality.read(catalog.modality(modality.name))
-            vectors.append(project(x).masked_fill(~there.unsqueeze(1), 0.0))
-            present.append(there)
-        outputs = torch.cat(vectors, dim=1)
-        return Items(
-            outputs, outputs, About(torch.stack([torch.ones_like(present[0]), *present], dim=1), self.labels(catalog))
-        )
+        content = read_content(self.features, catalog, self.train_catalog)
+        said = [
+            project(x).masked_fill(~there.unsqueeze(1), 0.0)
+            for project, x, there in zip(self.project, content.features, content.present.T, strict=True)
+        ]
+        outputs = torch.cat([typical_cold(self.table, self.warm, len(catalog)), *said], dim=1)
+        always = torch.ones_like(content.present[:, :1])
+        return Items(outputs, outputs, About(torch.cat([always, content.present], dim=1), self.labels(catalog)))
 
     def labels(self, catalog: Catalog) -> Labels:
         """The categories of a catalogue's items, as far as the training one has them."""
@@ -254,9 +246,9 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         if self.weighting == "learned":
             return self.shared(logits.squeeze(2), present, moves=True), None
         labelled = labels.counts > 0
-        error = cross_entropy if self.categories.single else balanced_bce
+        error, surety = (cross_entropy, certainty) if self.categories.single else (balanced_bce, confidence)
         errors = torch.stack([error(one, labels) for one in logits])
-        sure = torch.stack([confidence(one.detach()) for one in logits])
+        sure = torch.stack([surety(one.detach()) for one in logits])
         quality = sure if self.weighting == "confidence" else torch.where(labelled, -errors.detach(), sure)
         counted = (labelled.unsqueeze(1) & present).T
         each = (errors * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)

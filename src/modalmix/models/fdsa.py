@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.models.contract.content import Content, ModalityFeatures, chosen_modalities, read_content
+from modalmix.models.contract.content import Content, chosen_modalities, read_content
+from modalmix.models.contract.content_sequential import SequenceContentConfig, content_features
 from modalmix.models.contract.initial import initial_items
-from modalmix.models.contract.sequential import Items, SequentialRecommender, TransformerConfig
+from modalmix.models.contract.sequential import Items, SequentialRecommender
 from modalmix.nn.dropout import FastDropout
 from modalmix.nn.gates import mask_absent
 from modalmix.nn.linear import FeatureLinear
@@ -29,13 +30,9 @@ from modalmix.nn.packing import Packing
 from modalmix.nn.transformer import Activation, CausalTransformer
 
 
-class FDSAConfig(TransformerConfig):
+class FDSAConfig(SequenceContentConfig):
     """Settings of FDSA."""
 
-    modalities: tuple[str, ...] | None = None
-    """Names of the modalities to use; all of the catalogue's without it."""
-    standardize: bool = True
-    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
     scoring: Literal["network", "linear"] = "network"
     """What the weights of the modalities are made of: a network that gives each one number, or a linear map that gives
     each a number for every dimension."""
@@ -70,10 +67,9 @@ class FDSA(SequentialRecommender[FDSAConfig]):
         start = initial_items(data, dim, config.init_std, config.id_init, config.init_modalities)
         self.table = nn.Parameter(start)
         self.positions = nn.Parameter(torch.randn(config.length, dim) * 0.02)
-        self.features = nn.ModuleList(
-            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
-        )
-        self.project = nn.ModuleList(FeatureLinear(data.catalog.modality(name).dim, dim) for name in self.modalities)
+        features = content_features(config, data)
+        self.features = nn.ModuleList(features)
+        self.project = nn.ModuleList(FeatureLinear(one.width, dim) for one in features)
         # a bias at the end would be the same for all modalities: the softmax does not see it
         network = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1, bias=False))
         self.score = network if config.scoring == "network" else nn.Linear(dim, dim, bias=False)

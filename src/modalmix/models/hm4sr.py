@@ -23,9 +23,10 @@ from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ModelError
 from modalmix.models.contract.categories import Categories, labels_of
-from modalmix.models.contract.content import ModalityFeatures, chosen_modalities, read_content
+from modalmix.models.contract.content import chosen_modalities, read_content
+from modalmix.models.contract.content_sequential import SequenceContentConfig, content_features
 from modalmix.models.contract.initial import initial_items
-from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps, TransformerConfig
+from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps
 from modalmix.nn.camoe import CAMoE
 from modalmix.nn.category import Labels, plain_bce
 from modalmix.nn.contrast import info_nce
@@ -39,13 +40,9 @@ from modalmix.nn.transformer import CausalTransformer
 EPS = 1e-12  # of the input's LayerNorm, as published: at first the weighted input's variance is about 1e-6
 
 
-class Hm4srConfig(TransformerConfig):
+class Hm4srConfig(SequenceContentConfig):
     """Settings of HM4SR."""
 
-    modalities: tuple[str, ...] | None = None
-    """Names of the content modalities to use; all of the catalogue's without it. The id is always there."""
-    standardize: bool = True
-    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
     experts: int = Field(4, ge=0)
     """Experts of the interactive mixture; 0 leaves it out."""
     temporal_experts: int = Field(4, ge=0)
@@ -125,10 +122,9 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
         dim, n = config.dim, 1 + len(self.modalities)
         self.table = nn.Parameter(initial_items(data, dim, config.init_std, config.id_init, config.init_modalities))
         self.positions = nn.Parameter(torch.randn(config.length, dim) * 0.02)
-        self.features = nn.ModuleList(
-            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
-        )
-        self.project = nn.ModuleList(FeatureLinear(data.catalog.modality(name).dim, dim) for name in self.modalities)
+        features = content_features(config, data)
+        self.features = nn.ModuleList(features)
+        self.project = nn.ModuleList(FeatureLinear(one.width, dim) for one in features)
         self.mixture = CAMoE(n, dim, config.experts, gate="linear") if config.experts else None
         if self.mixture is not None:
             self.strength = nn.Parameter(torch.tensor([0.0] + [1.0] * (n - 1)))

@@ -58,7 +58,7 @@ class MagnetConfig(ItemGraphConfig):
     edge_weight: float = Field(0.5, ge=0)
     """Weight of content-induced edges beside the real ones."""
     graph_weights: dict[str, float] | None = None
-    """Weight of each modality's item graph, by name; else how often neighbours have users in common in training."""
+    """Weight of each modality's item graph, by name; else how far neighbours have users in common beyond chance."""
     purify: bool = False
     """Whether an item's id is gated by its features before it goes over the item graph."""
     cue: Literal["leave-out", "full"] = "leave-out"

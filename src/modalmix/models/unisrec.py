@@ -104,8 +104,8 @@ class UniSRec(ContentSequentialRecommender[UniSRecConfig]):
 
     def projection(self, modality: ModalityFeatures) -> WhiteningExperts:
         """The adaptor of a modality."""
-        settings = self.config
-        return WhiteningExperts(modality.dim, settings.dim, settings.experts, settings.adaptor_dropout, settings.noise)
+        config = self.config
+        return WhiteningExperts(modality.width, config.dim, config.experts, config.adaptor_dropout, config.noise)
 
     def items(self, catalog: Catalog) -> Items:
         """v on both sides, as an output of length 1 / tau with cosines."""

@@ -68,6 +68,12 @@ def confidence(logits: Float[Tensor, "rows categories"]) -> Float[Tensor, " rows
     return -entropy.mean(dim=1)
 
 
+def certainty(logits: Float[Tensor, "rows categories"]) -> Float[Tensor, " rows"]:
+    """Minus the entropy of softmax(c), the log likelihood that a head expects of its only label: 0 when sure."""
+    log_p = logits.log_softmax(dim=1)
+    return (log_p.exp() * log_p).sum(dim=1)
+
+
 def modality_weights(
     quality: Float[Tensor, "modalities rows"],
     present: Bool[Tensor, "rows modalities"],

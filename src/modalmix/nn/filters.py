@@ -45,14 +45,11 @@ def item_filter(
 
 
 def mean_graph(graphs: Iterable[sp.csr_matrix], weights: Sequence[float]) -> sp.csr_matrix:
-    """S = Σ w_m rownorm(S_m) / Σ w_m [items, neighbours]. An item that lacks a modality loses its share: no evidence.
+    """S = Σ w_m rownorm(S_m) [items, neighbours]. An item that lacks a modality loses its share: no evidence.
 
-    Raises DataError for negative entries in a row sum (`row_normalize`), ValueError for weights that sum to zero.
+    Raises DataError for negative entries in a row sum (`row_normalize`).
     """
-    total = sum(weights)
-    if total <= 0:
-        raise ValueError(f"the weights of the graphs sum to {total}; expected more than 0")
-    shares = [row_normalize(graph) * (weight / total) for graph, weight in zip(graphs, weights, strict=True)]
+    shares = [row_normalize(graph) * weight for graph, weight in zip(graphs, weights, strict=True)]
     return sp.csr_matrix(sum(shares[1:], start=shares[0]), dtype=np.float32)
 
 

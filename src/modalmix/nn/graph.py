@@ -64,6 +64,23 @@ def co_occurrence(graph: sp.csr_matrix, interactions: sp.csr_matrix) -> float:
     return float(total / max(1, len(places)))
 
 
+def chance_co_occurrence(graph: sp.csr_matrix, interactions: sp.csr_matrix) -> float:
+    """What `co_occurrence` would be if edges kept their ends but met by chance.
+
+    The mean of c_ij / sqrt(d_i d_j) over all pairs of an item that edges leave and another where they arrive, each as
+    often as they do: sum_u (sum_i out_i r_ui) (sum_j in_j r_uj), r_ui = 1 / sqrt(d_i) where u met i, without i = j.
+    """
+    n_items = interactions.shape[1]
+    edges = sp.coo_matrix(graph[:n_items])
+    kept = edges.row != edges.col
+    leaving, arriving = (np.bincount(ends[kept], minlength=n_items) for ends in (edges.row, edges.col))
+    degree = interactions.getnnz(axis=0)
+    met = sp.csr_matrix(interactions @ sp.diags(np.maximum(degree, 1) ** -0.5))
+    itself = leaving * arriving
+    together = (met @ leaving) @ (met @ arriving) - itself[degree > 0].sum()
+    return float(together / max(1, leaving.sum() * arriving.sum() - itself.sum()))
+
+
 def thin(interactions: sp.csr_matrix, dropout: float, rng: np.random.Generator) -> sp.csr_matrix:
     """R with a share 1 - dropout of its edges, drawn one after the other with chances as 1 / sqrt(d_u d_i).
 

@@ -18,6 +18,7 @@ from modalmix.models.contract.dot import DotScorer
 from modalmix.models.contract.query import Triples
 from modalmix.models.contract.recommender import GradientRecommender
 from modalmix.models.contract.settings import GradientConfig
+from modalmix.nn.components import whitening
 from modalmix.nn.features import column_statistics, standardise, unit_rows
 from modalmix.nn.losses import bpr_loss, l2_penalty
 from modalmix.nn.rows import zero_cold
@@ -62,16 +63,31 @@ class Asked(NamedTuple):
 class ModalityFeatures(nn.Module):
     """The features of one modality: columns standardised on warm items that have it, then rows of length 1.
 
-    The statistics are saved with the model; the features are not, they are the catalogue's. Trainable ones are
-    parameters that start there, and are saved.
+    With `whiten` these are then z = (x - m) A / sqrt(k), their first k whitened principal components over the same
+    items, of mean square length 1. What was learnt of warm items is saved with the model; the features are not, they
+    are the catalogue's. Trainable ones are parameters that start there, and are saved.
     """
 
+    mean: Float[Tensor, " features"] | None
+    scale: Float[Tensor, " features"] | None
+    centre: Float[Tensor, " features"] | None
+    directions: Float[Tensor, "features width"] | None
+    present: Bool[Tensor, " items"]
+
     def __init__(
-        self, modality: Modality, warm: Bool[np.ndarray, " items"], standardize: bool, trainable: bool = False
+        self,
+        modality: Modality,
+        warm: Bool[np.ndarray, " items"],
+        standardize: bool,
+        trainable: bool = False,
+        whiten: int = 0,
     ) -> None:
-        """Raises ModelError when no warm item has the modality: nothing can be learnt from it."""
+        """`whiten`: components, at most; 0 leaves the features as they are.
+
+        Raises ModelError when no warm item has the modality: nothing can be learnt from it.
+        """
         super().__init__()
-        self.name, self.dim = modality.name, modality.dim
+        self.name, self.dim, self.width = modality.name, modality.dim, modality.dim
         learnt_on = np.flatnonzero(warm & modality.present)
         if len(learnt_on) == 0:
             raise ModelError(
@@ -79,20 +95,24 @@ class ModalityFeatures(nn.Module):
                 fix="Leave it out: name the others in `modalities`.",
             )
         statistics = column_statistics(torch.from_numpy(modality.matrix(learnt_on))) if standardize else (None, None)
-        self.mean: Tensor | None
-        self.scale: Tensor | None
         self.register_buffer("mean", statistics[0])
         self.register_buffer("scale", statistics[1])
+        self.register_buffer("centre", None)
+        self.register_buffer("directions", None)
         x, present = self.read(modality)
+        if whiten:
+            centre, directions = whitening(x[learnt_on], whiten)
+            self.width = directions.shape[1]
+            self.centre, self.directions = centre.float(), (directions / max(1, self.width) ** 0.5).float()
+            x = self.whitened(x, present)
         self.x: Tensor
-        self.present: Tensor
         if trainable:
             self.x = nn.Parameter(x)
         else:
             self.register_buffer("x", x, persistent=False)
         self.register_buffer("present", present, persistent=False)
 
-    def read(self, modality: Modality) -> tuple[Float[Tensor, "items features"], Bool[Tensor, " items"]]:
+    def read(self, modality: Modality) -> tuple[Float[Tensor, "items width"], Bool[Tensor, " items"]]:
         """Features and presence of a catalogue's modality. Raises ModelError when its dim is another."""
         if modality.dim != self.dim:
             raise ModelError(f"features of '{self.name}'", got=f"dim {modality.dim}", expected=f"dim {self.dim}")
@@ -100,7 +120,16 @@ class ModalityFeatures(nn.Module):
         if self.mean is not None and self.scale is not None:
             x, present = x.to(self.mean.device), present.to(self.mean.device)
             x = standardise(x, self.mean, self.scale).masked_fill_(~present.unsqueeze(1), 0.0)
-        return unit_rows(x), present
+        return self.whitened(unit_rows(x), present), present
+
+    def whitened(
+        self, x: Float[Tensor, "items features"], present: Bool[Tensor, " items"]
+    ) -> Float[Tensor, "items width"]:
+        """z, zeros where the modality is absent; x itself without `whiten`."""
+        if self.centre is None or self.directions is None:
+            return x
+        x, present = x.to(self.centre.device), present.to(self.centre.device)
+        return ((x - self.centre) @ self.directions).masked_fill_(~present.unsqueeze(1), 0.0)
 
 
 C = TypeVar("C", bound=ContentConfig)

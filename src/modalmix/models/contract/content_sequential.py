@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
@@ -17,18 +18,33 @@ from modalmix.nn.packing import Packing
 from modalmix.nn.positioned import PositionedTransformer
 
 
-class ContentSequentialConfig(TransformerConfig):
-    """Settings of a sequential model that sums id and content."""
+class SequenceContentConfig(TransformerConfig):
+    """Settings of a sequential model that reads content."""
 
     modalities: tuple[str, ...] | None = None
     """Names of the content modalities to use; all of the catalogue's without it."""
     standardize: bool = True
     """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    whiten: int = Field(0, ge=0)
+    """Whitened principal components of each modality that are read, at most; 0: the features as they are."""
+
+
+class ContentSequentialConfig(SequenceContentConfig):
+    """Settings of a sequential model that sums id and content."""
+
     ids: bool = True
     """Whether items have an id vector beside their content."""
 
 
 C = TypeVar("C", bound=ContentSequentialConfig)
+
+
+def content_features(config: SequenceContentConfig, data: TrainData) -> list[ModalityFeatures]:
+    """The features of each modality that is read. Raises ModelError for an unknown one, or one no warm item has."""
+    return [
+        ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize, whiten=config.whiten)
+        for name in chosen_modalities(config.modalities, data.catalog)
+    ]
 
 
 class ContentSequentialRecommender(SequentialRecommender[C]):
@@ -47,9 +63,7 @@ class ContentSequentialRecommender(SequentialRecommender[C]):
         if config.ids:
             start = initial_items(data, config.dim, config.init_std, config.id_init, config.init_modalities)
             self.table = nn.Parameter(start)
-        features = [
-            ModalityFeatures(data.catalog.modality(name), data.warm, config.standardize) for name in self.modalities
-        ]
+        features = content_features(config, data)
         self.features = nn.ModuleList(features)
         self.projections = nn.ModuleList(self.projection(modality) for modality in features)
         self.encoder = PositionedTransformer(

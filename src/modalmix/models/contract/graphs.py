@@ -23,7 +23,7 @@ from modalmix.models.contract.dot import DotScorer
 from modalmix.models.contract.initial import InitialConfig, start_items
 from modalmix.models.contract.query import Scorer
 from modalmix.models.contract.recommender import GradientRecommender
-from modalmix.nn.graph import Graph, bipartite, co_occurrence, symmetric_normalize
+from modalmix.nn.graph import Graph, bipartite, chance_co_occurrence, co_occurrence, symmetric_normalize
 from modalmix.nn.neighbors import cosine_neighbors
 from modalmix.nn.rows import zero_cold
 
@@ -78,15 +78,18 @@ def modality_weights(
     graphs: Sequence[sp.csr_matrix],
     interactions: sp.csr_matrix,
 ) -> list[float]:
-    """The weight of each modality's item graph, sum 1: the given ones, or else how well each foretells behaviour.
+    """The weight of each modality's item graph: the given ones, sum 1, or else how far each foretells behaviour.
 
-    Without `given` a weight is proportional to the graph's mean co-occurrence in the train interactions
-    (`nn.graph.co_occurrence`); equal where nothing co-occurs. Raises ConfigError unless all modalities are named, and
-    no other, with weights that are not negative and not all 0.
+    Without `given`: with c_m how often neighbours have users in common in training (`nn.graph.co_occurrence`), and
+    e_m = max(0, c_m - chance) what of that is not chance, w_m = (e_m / sum_n e_n) (e_m / c_m). Weights sum to 1 where
+    all co-occurrence of neighbours is theirs, and to 0 where content says nothing about who meets what.
+    Raises ConfigError unless all modalities are named, and no other, with weights that are not negative and not all 0.
     """
     if given is None:
         found = [co_occurrence(graph, interactions) for graph in graphs]
-        return [one / sum(found) for one in found] if sum(found) > 0 else [1 / len(found)] * len(found)
+        chance = [chance_co_occurrence(graph, interactions) for graph in graphs]
+        beyond = [max(0.0, one - other) for one, other in zip(found, chance, strict=True)]
+        return [e * e / (c * sum(beyond)) if e else 0.0 for e, c in zip(beyond, found, strict=True)]
     for name in given:
         if name not in modalities:
             raise ConfigError(f"graph_weights has no modality '{name}' to weigh", fix=nearest(name, modalities))
