@@ -17,29 +17,20 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ModelError
-from modalmix.models.contract.categories import Categories, labels_of
-from modalmix.models.contract.content import chosen_modalities, read_content
-from modalmix.models.contract.content_sequential import SequenceContentConfig, content_features
-from modalmix.models.contract.initial import initial_items
+from modalmix.models.contract.categories import labels_of
 from modalmix.models.contract.query import Query
-from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps
+from modalmix.models.contract.sequential import Items, Steps
+from modalmix.models.contract.streams import StreamConfig, StreamRecommender
 from modalmix.nn.camoe import CAMoE
 from modalmix.nn.category import Labels, balanced_bce, certainty, confidence, cross_entropy, modality_weights
-from modalmix.nn.dropout import FastDropout
 from modalmix.nn.dyt import DynamicTanh
-from modalmix.nn.linear import FeatureLinear
 from modalmix.nn.packing import Packing, last_positions
-from modalmix.nn.rows import typical_cold
 from modalmix.nn.swap import draw_positions, swap, swap_contrast
-from modalmix.nn.transformer import CausalTransformer
-
-ID = "id"
 
 
-class CammsrConfig(SequenceContentConfig):
+class CammsrConfig(StreamConfig):
     """Settings of CAMMSR."""
 
     experts: int = Field(4, ge=0)
@@ -48,8 +39,6 @@ class CammsrConfig(SequenceContentConfig):
     """Width of each expert's hidden layer; 0 makes it linear."""
     gate: Literal["attention", "linear"] = "attention"
     """How a modality chooses among the experts."""
-    category_column: str = "categories"
-    """Column of the items table with each item's category, or list of categories."""
     category_weighting: Literal["agreement", "confidence", "learned", "none"] = "agreement"
     """What a modality's weight is made of: how well its head agrees with the item's categories (how sure it is, for an
     item without any), how sure it is, a learned score, or nothing (all weigh 1)."""
@@ -72,17 +61,6 @@ class CammsrConfig(SequenceContentConfig):
     dyt_scope: Literal["input", "all"] = "input"
     """Where dynamic tanh stands: before the Transformer, or in place of every LayerNorm."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "lr": 1e-3,
-            "lr_decay": "none",
-            "weight_decay": 0.0,
-            "attention_dropout": 0.5,
-            "standardize": False,
-            "epochs": 100,
-            "patience": 10,
-        }
-    }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-category-guidance": {"category_weighting": "none"},
         "no-swap": {"swap": 0.0},
@@ -100,14 +78,7 @@ class CammsrConfig(SequenceContentConfig):
         return self
 
 
-@dataclass(frozen=True)
-class About:
-    """What is known of a catalogue's items beside their vectors."""
-
-    present: Bool[Tensor, "items modalities"]
-    labels: Labels
-
-
+@final
 @dataclass(frozen=True)
 class Read:
     """A batch of histories as read: one sequence a modality, packed."""
@@ -119,50 +90,25 @@ class Read:
 
 
 @final
-class Cammsr(SequentialRecommender[CammsrConfig]):
+class Cammsr(StreamRecommender[CammsrConfig]):
     """An id table and a linear map a modality; the mixture; category heads; a Transformer a modality."""
 
-    label_offsets: Int[Tensor, " items_plus_one"]
-    label_values: Int[Tensor, " labels"]
+    reads_categories = True
 
     def __init__(self, config: CammsrConfig, data: TrainData) -> None:
-        """Raises ModelError for an unknown modality or swap pair, ConfigError for weights without a loss."""
+        """Raises ModelError for an unknown modality or swap pair."""
         super().__init__(config, data)
-        self.modalities = chosen_modalities(config.modalities, data.catalog)
-        self.streams = (ID, *self.modalities)
         dim, n = config.dim, len(self.streams)
-        start = initial_items(data, dim, config.init_std, config.id_init, config.init_modalities)
-        self.table = nn.Parameter(start)
-        self.positions = nn.Parameter(torch.randn(config.length, dim) * 0.02)
-        features = content_features(config, data)
-        self.features = nn.ModuleList(features)
-        self.project = nn.ModuleList(FeatureLinear(one.width, dim) for one in features)
         self.mixture = (
             CAMoE(n, dim, config.experts, config.expert_hidden, config.dropout, config.gate) if config.experts else None
         )
-        self.categories = Categories.of(data.catalog, config.category_column)
-        self.register_buffer("label_offsets", self.categories.items.offsets, persistent=False)
-        self.register_buffer("label_values", self.categories.items.labels, persistent=False)
         self.weighting = self.check_weighting()
         if self.weighting in ("agreement", "confidence"):
             self.heads = nn.ModuleList(nn.Linear(dim, len(self.categories.names)) for _ in self.streams)
         if self.weighting == "learned":
             self.heads = nn.ModuleList(nn.Linear(dim, 1) for _ in self.streams)
         norm = DynamicTanh if config.input_norm == "dyt" else nn.LayerNorm
-        self.norms = nn.ModuleList(norm(dim) for _ in self.streams)
-        self.dropout = FastDropout(config.dropout)
-        self.encoders = nn.ModuleList(
-            CausalTransformer(
-                dim,
-                config.layers,
-                config.heads,
-                config.hidden,
-                config.dropout,
-                config.attention_dropout,
-                norm="dyt" if config.dyt_scope == "all" else "layer",
-            )
-            for _ in self.streams
-        )
+        self.add_encoders(norm, inner="dyt" if config.dyt_scope == "all" else "layer")
         self.pairs = self.swap_pairs()
 
     def check_weighting(self) -> str:
@@ -190,47 +136,22 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         )
         return [(one, other) for one in every for other in every if one < other]
 
-    # items
-
-    def items(self, catalog: Catalog) -> Items:
-        """[e_1 || .. || e_M] without position, on both sides; who has what stands beside the inputs. Absent: zeros.
-
-        A cold or new item has the mean id vector of the warm ones.
-        """
-        content = read_content(self.features, catalog, self.train_catalog)
-        said = [
-            project(x).masked_fill(~there.unsqueeze(1), 0.0)
-            for project, x, there in zip(self.project, content.features, content.present.T, strict=True)
-        ]
-        outputs = torch.cat([typical_cold(self.table, self.warm, len(catalog)), *said], dim=1)
-        always = torch.ones_like(content.present[:, :1])
-        return Items(outputs, outputs, About(torch.cat([always, content.present], dim=1), self.labels(catalog)))
-
-    def labels(self, catalog: Catalog) -> Labels:
-        """The categories of a catalogue's items, as far as the training one has them."""
-        if catalog is self.train_catalog:
-            return Labels(self.label_offsets, self.label_values)
-        found = Categories.of(catalog, self.config.category_column, self.categories.names).items
-        return Labels(*(one.to(self.table.device) for one in found))
-
     # sequences
 
     def read(self, history: Int[Tensor, "batch length"], items: Items) -> Read:
         """e~ of each modality at every real position."""
         packing = Packing(history >= 0)
-        e, present, labels = self.place(packing.pack(history), packing.place, items)
+        e, present, labels = self.look_up(packing.pack(history), packing.place, items)
         weights, loss = self.weigh(e, present, labels)
         if self.mixture is not None:
             e = e + weights.unsqueeze(2) * self.mixture(e, present)
         return Read(packing, e, present, loss)
 
-    def place(
+    def look_up(
         self, rows: Int[Tensor, " positions"], place: Int[Tensor, " positions"], items: Items
     ) -> tuple[Float[Tensor, "modalities positions dim"], Bool[Tensor, "positions modalities"], Labels]:
         """e of each modality where these items stand at these places of a sequence, who has what, and the labels."""
-        raw = items.inputs.index_select(0, rows).view(len(rows), len(self.streams), -1).transpose(0, 1)
-        about = items.beside
-        e = raw + self.positions.index_select(0, place)
+        e, about = self.placed(items.inputs.index_select(0, rows), place), items.beside
         return e, about.present.index_select(0, rows), labels_of(about.labels, rows)
 
     def weigh(
@@ -262,20 +183,10 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         content = modality_weights(quality[1:], present[:, 1:], temperature, moves)
         return torch.cat([present[:, :1].T.to(quality), content])
 
-    def encode(
-        self, stream: int, x: Float[Tensor, "positions dim"], packing: Packing
-    ) -> Float[Tensor, "positions dim"]:
-        """The states of one modality's sequences."""
-        return torch.as_tensor(self.encoders[stream](self.dropout(self.norms[stream](x)), packing))
-
     def states(self, history: Int[Tensor, "batch length"], items: Items) -> Float[Tensor, "batch length wide"]:
         """[z^1 || .. || z^M] at every position; zeros at padding."""
-        return self.states_of(self.read(history, items))
-
-    def states_of(self, read: Read) -> Float[Tensor, "batch length wide"]:
-        """The states of histories that have been read."""
-        each = [self.encode(k, x, read.packing) for k, x in enumerate(read.streams)]
-        return read.packing.unpack(torch.cat(each, dim=1))
+        read = self.read(history, items)
+        return self.states_of(read.streams, read.packing)
 
     def routing(self, query: Query, items: Int[Tensor, " items"]) -> Mapping[str, Tensor]:
         """Weights and gates of training items at the first place of a sequence; the query does not matter.
@@ -286,7 +197,7 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         no gates with experts=0.
         """
         with self.frozen():
-            e, present, labels = self.place(items, torch.zeros_like(items), self.items(self.train_catalog))
+            e, present, labels = self.look_up(items, torch.zeros_like(items), self.items(self.train_catalog))
             found = {"modality": self.weigh(e, present, labels)[0].T}
             if self.mixture is not None:
                 gates = (self.mixture.gates(e) * present.T.unsqueeze(2)).unbind()
@@ -299,7 +210,7 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         """{"softmax", "sampled" or "bce", "reg", "category", "swap"} of a batch, the last two if they have a weight."""
         items = self.items(self.train_catalog)
         read = self.read(batch.inputs, items)
-        terms = self.next_item_terms(self.states_of(read), batch, items)
+        terms = self.next_item_terms(self.states_of(read.streams, read.packing), batch, items)
         if read.category_loss is not None and self.config.category:
             terms["category"] = self.config.category * read.category_loss
         if self.config.swap and self.pairs:
@@ -311,10 +222,6 @@ class Cammsr(SequentialRecommender[CammsrConfig]):
         """InfoNCE of the users' last states when two of their sequences swap elements where both have content."""
         both = read.present[:, one] & read.present[:, other]
         swapped = swap(read.streams[one], read.streams[other], draw_positions(both, self.config.swap_rate))
-        real = batch.inputs >= 0
-        first, second = (
-            last_positions(read.packing.unpack(self.encode(stream, x, read.packing)), real)
-            for stream, x in zip((one, other), swapped, strict=True)
-        )
-        target = last_positions(batch.targets.unsqueeze(2), real).squeeze(1)
+        first, second = (self.encode_last(k, x, read.packing) for k, x in zip((one, other), swapped, strict=True))
+        target = last_positions(batch.targets.unsqueeze(2), batch.inputs >= 0).squeeze(1)
         return swap_contrast(first, second, target, self.config.temperature)

@@ -12,35 +12,30 @@ What is published and what is ours: docs/models/hm4sr.md.
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ModelError
-from modalmix.models.contract.categories import Categories, labels_of
-from modalmix.models.contract.content import chosen_modalities, read_content
-from modalmix.models.contract.content_sequential import SequenceContentConfig, content_features
-from modalmix.models.contract.initial import initial_items
-from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps
+from modalmix.models.contract.categories import labels_of
+from modalmix.models.contract.sequential import Items, Steps
+from modalmix.models.contract.streams import StreamConfig, StreamRecommender
 from modalmix.nn.camoe import CAMoE
 from modalmix.nn.category import Labels, plain_bce
 from modalmix.nn.contrast import info_nce
-from modalmix.nn.dropout import FastDropout
-from modalmix.nn.linear import FeatureLinear
 from modalmix.nn.packing import Packing, last_positions
 from modalmix.nn.swap import draw_share
 from modalmix.nn.times import TemporalExperts, TimeEncoding
-from modalmix.nn.transformer import CausalTransformer
 
 EPS = 1e-12  # of the input's LayerNorm, as published: at first the weighted input's variance is about 1e-6
 
 
-class Hm4srConfig(SequenceContentConfig):
+class Hm4srConfig(StreamConfig):
     """Settings of HM4SR."""
 
     experts: int = Field(4, ge=0)
@@ -57,8 +52,6 @@ class Hm4srConfig(SequenceContentConfig):
     """Temperature of that contrast."""
     category: float = Field(1.0, ge=0)
     """Weight of the prediction of categories (CP)."""
-    category_column: str = "categories"
-    """Column of the items table with each item's category, or list of categories."""
     placeholder: float = Field(1.0, ge=0)
     """Weight of the contrast with histories that have placeholders (PCL)."""
     placeholder_rate: float = Field(0.3, ge=0, le=1)
@@ -66,18 +59,7 @@ class Hm4srConfig(SequenceContentConfig):
     placeholder_temperature: float = Field(1.0, gt=0)
     """Temperature of that contrast."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "lr": 1e-3,
-            "lr_decay": "none",
-            "weight_decay": 0.0,
-            "attention_dropout": 0.5,
-            "standardize": False,
-            "time_unit": 1.0,
-            "epochs": 100,
-            "patience": 10,
-        }
-    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**StreamConfig.presets["paper"], "time_unit": 1.0}}
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-interactive-moe": {"experts": 0},
         "no-temporal-moe": {"temporal_experts": 0},
@@ -88,14 +70,7 @@ class Hm4srConfig(SequenceContentConfig):
     }
 
 
-@dataclass(frozen=True)
-class About:
-    """What is known of a catalogue's items beside their vectors. No labels where no category is to be predicted."""
-
-    present: Bool[Tensor, "items modalities"]
-    labels: Labels | None
-
-
+@final
 @dataclass(frozen=True)
 class Read:
     """A batch of histories as read, packed: e~ of each modality, and the encoded times where they are used."""
@@ -108,23 +83,15 @@ class Read:
 
 
 @final
-class Hm4sr(SequentialRecommender[Hm4srConfig]):
+class Hm4sr(StreamRecommender[Hm4srConfig]):
     """An id table and a linear map a modality; two mixtures, the second chosen by time; a Transformer a modality."""
 
     reads_times = True
-    label_offsets: Int[Tensor, " items_plus_one"]
-    label_values: Int[Tensor, " labels"]
 
     def __init__(self, config: Hm4srConfig, data: TrainData) -> None:
         """Raises ModelError for an unknown modality, and, where times are read, for events without timestamps."""
         super().__init__(config, data)
-        self.modalities = chosen_modalities(config.modalities, data.catalog)
-        dim, n = config.dim, 1 + len(self.modalities)
-        self.table = nn.Parameter(initial_items(data, dim, config.init_std, config.id_init, config.init_modalities))
-        self.positions = nn.Parameter(torch.randn(config.length, dim) * 0.02)
-        features = content_features(config, data)
-        self.features = nn.ModuleList(features)
-        self.project = nn.ModuleList(FeatureLinear(one.width, dim) for one in features)
+        dim, n = config.dim, len(self.streams)
         self.mixture = CAMoE(n, dim, config.experts, gate="linear") if config.experts else None
         if self.mixture is not None:
             self.strength = nn.Parameter(torch.tensor([0.0] + [1.0] * (n - 1)))
@@ -135,24 +102,16 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
             self.clock = TimeEncoding(dim, config.interval_scale, longest, first, config.time_unit)
         self.temporal = TemporalExperts(n, dim, config.temporal_experts, 2 * dim) if config.temporal_experts else None
         self.placeholders = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in self.modalities if config.placeholder)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim, eps=EPS) for _ in range(n))
-        self.dropout = FastDropout(config.dropout)
-        parts = (dim, config.layers, config.heads, config.hidden, config.dropout, config.attention_dropout)
-        self.encoders = nn.ModuleList(CausalTransformer(*parts) for _ in range(n))
-        self.categories = self.known_categories(data.catalog)
-        self.register_buffer("label_offsets", self.categories.items.offsets, persistent=False)
-        self.register_buffer("label_values", self.categories.items.labels, persistent=False)
-        self.head = nn.Linear(n * dim, len(self.categories.names)) if self.categories.names else None
+        self.add_encoders(partial(nn.LayerNorm, eps=EPS))
+        self.head = nn.Linear(n * dim, len(self.categories.names)) if self.predicts_categories() else None
         self.start()
 
-    def known_categories(self, catalog: Catalog) -> Categories:
-        """The categories to predict; none, with a warning, where the catalogue has no such column."""
+    def predicts_categories(self) -> bool:
+        """Whether categories have a loss; not, with a warning, where the catalogue has no such column."""
         column = self.config.category_column
-        if self.config.category and column not in catalog.table.columns:
+        if self.config.category and column not in self.train_catalog.table.columns:
             warnings.warn(f"the items have no column '{column}': categories are not predicted", stacklevel=3)
-        if self.config.category:
-            return Categories.of(catalog, column)
-        return Categories((), Labels(torch.zeros(self.n_items + 1, dtype=torch.int64), torch.zeros(0).long()))
+        return bool(self.config.category and self.categories.names)
 
     def start(self) -> None:
         """N(0, .02) for every map and table of buckets, biases 0, as published."""
@@ -161,23 +120,6 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-
-    # items
-
-    def items(self, catalog: Catalog) -> Items:
-        """[e_1 || .. || e_M] without position, on both sides; who has what stands beside the inputs. Absent: zeros.
-
-        A cold or new item has the mean id vector of the warm ones.
-        """
-        content = read_content(self.features, catalog, self.train_catalog)
-        said = [
-            project(x).masked_fill(~there.unsqueeze(1), 0.0)
-            for project, x, there in zip(self.project, content.features, content.present.T, strict=True)
-        ]
-        vectors = torch.cat([self.known(self.table, catalog), *said], dim=1)
-        present = torch.cat([torch.ones_like(content.present[:, :1]), content.present], dim=1)
-        labels = Labels(self.label_offsets, self.label_values) if catalog is self.train_catalog else None
-        return Items(vectors, vectors, About(present, labels))
 
     # sequences
 
@@ -188,7 +130,7 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
         packing = Packing(history >= 0)
         rows = packing.pack(history)
         raw = items.inputs.index_select(0, rows)
-        e = raw.view(len(rows), len(self.norms), -1).transpose(0, 1) + self.positions.index_select(0, packing.place)
+        e = self.placed(raw, packing.place)
         if self.mixture is not None:
             present = items.beside.present.index_select(0, rows)
             e = e + self.strength.view(-1, 1, 1) * self.mixture(e, present)
@@ -199,12 +141,6 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
             e = self.temporal(e, time)
         return Read(packing, rows, raw, e, time)
 
-    def encode(
-        self, stream: int, x: Float[Tensor, "positions dim"], packing: Packing
-    ) -> Float[Tensor, "positions dim"]:
-        """The states of one modality's sequences."""
-        return torch.as_tensor(self.encoders[stream](self.dropout(self.norms[stream](x)), packing))
-
     def states(
         self,
         history: Int[Tensor, "batch length"],
@@ -212,12 +148,8 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
         times: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length wide"]:
         """[z^1 || .. || z^M] at every position; zeros at padding."""
-        return self.states_of(self.read(history, times, items))
-
-    def states_of(self, read: Read) -> Float[Tensor, "batch length wide"]:
-        """The states of histories that have been read."""
-        each = [self.encode(k, x, read.packing) for k, x in enumerate(read.streams)]
-        return read.packing.unpack(torch.cat(each, dim=1))
+        read = self.read(history, times, items)
+        return self.states_of(read.streams, read.packing)
 
     def query_states(
         self, history: Int[Tensor, "batch length"], times: Int[Tensor, "batch length"] | None, items: Items
@@ -234,7 +166,7 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
         have a weight."""
         config, items = self.config, self.items(self.train_catalog)
         read = self.read(batch.inputs, batch.times, items)
-        states = self.states_of(read)
+        states = self.states_of(read.streams, read.packing)
         terms = self.next_item_terms(states, batch, items)
         if config.id_contrast:
             target = read.packing.pack(batch.targets)
@@ -268,7 +200,7 @@ class Hm4sr(SequentialRecommender[Hm4srConfig]):
         losses = []
         for k, fill in enumerate(self.placeholders, start=1):
             replaced = torch.where(chosen, fill(read.time), read.streams[k])
-            after = last_positions(read.packing.unpack(self.encode(k, replaced, read.packing)), real)
+            after = self.encode_last(k, replaced, read.packing)
             losses.append(info_nce(before[k], after, target, self.config.placeholder_temperature))
         return torch.stack(losses).mean()
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -47,6 +47,18 @@ def content_features(config: SequenceContentConfig, data: TrainData) -> list[Mod
     ]
 
 
+def content_vectors(
+    features: nn.ModuleList, maps: nn.ModuleList, catalog: Catalog, known: Catalog
+) -> tuple[list[Float[Tensor, "items dim"]], Bool[Tensor, "items modalities"]]:
+    """f_m(x_i^m) of each modality, zeros where item i lacks it; and who has what. As `read_content` reads x."""
+    content = read_content(features, catalog, known)
+    said = [
+        f(x).masked_fill(~there.unsqueeze(1), 0.0)
+        for f, x, there in zip(maps, content.features, content.present.T, strict=True)
+    ]
+    return said, content.present
+
+
 class ContentSequentialRecommender(SequentialRecommender[C]):
     """v_i = id_i + sum_m f_m(x_i^m) over the modalities that i has;  S = Transformer(v + p), s(u,i) = <S_n, v_i>.
 
@@ -82,15 +94,11 @@ class ContentSequentialRecommender(SequentialRecommender[C]):
 
     def items(self, catalog: Catalog) -> Items:
         """v, on both sides."""
-        content = read_content(self.features, catalog, self.train_catalog)
-        said = [
-            project(x).masked_fill(~there.unsqueeze(1), 0.0)
-            for project, x, there in zip(self.projections, content.features, content.present.T, strict=True)
-        ]
+        said, present = content_vectors(self.features, self.projections, catalog, self.train_catalog)
         vectors = torch.stack(said).sum(dim=0)
         if self.table is None:
             warm = F.pad(self.warm, (0, len(catalog) - self.n_items))
-            vectors = fill_without_content(vectors, content.present.any(dim=1), warm)
+            vectors = fill_without_content(vectors, present.any(dim=1), warm)
         else:
             vectors = vectors + self.known(self.table, catalog)
         return Items(vectors, vectors)
