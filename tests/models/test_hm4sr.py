@@ -123,7 +123,7 @@ def test_states_equal_a_plain_restatement(data: TrainData) -> None:
 def test_tiny_inputs_are_normalised_all_the_same(data: TrainData) -> None:
     """At the start the weighted input's variance is far below the usual epsilon."""
     torch.manual_seed(0)
-    built = Hm4sr(Hm4srConfig(), data).eval()
+    built = Hm4sr(Hm4srConfig.preset("paper"), data).eval()
     read = built.read(HISTORY, TIMES, built.items(data.catalog))
     assert read.streams.var() < 1e-5
     torch.testing.assert_close(built.norms[0](read.streams[0]).var(dim=1), torch.ones(7), atol=0.05, rtol=0)
@@ -282,7 +282,7 @@ def test_one_modality_and_three(content_shop: Shop, dims: dict[str, int]) -> Non
 
 
 def test_the_start_is_the_published_one(data: TrainData) -> None:
-    built = Hm4sr(Hm4srConfig(), data)
+    built = Hm4sr(Hm4srConfig.preset("paper"), data)
     assert built.strength.tolist() == [0.0, 1.0, 1.0]
     assert built.temporal is not None
     assert built.mixture is not None

@@ -42,6 +42,8 @@ class BSARecConfig(TransformerConfig):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
+            "dim": 64,
+            "init_std": 0.02,
             "heads": 1,
             "attention_dropout": 0.5,
             "long_histories": "last",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from modalmix.data.split import TrainData
 from modalmix.errors import ModelError
 from modalmix.models.contract.categories import labels_of
+from modalmix.models.contract.initial import Start
 from modalmix.models.contract.query import Query
 from modalmix.models.contract.sequential import Items, Steps
 from modalmix.models.contract.streams import StreamConfig, StreamRecommender
@@ -33,6 +34,10 @@ from modalmix.nn.swap import draw_positions, swap, swap_contrast
 class CammsrConfig(StreamConfig):
     """Settings of CAMMSR."""
 
+    id_init: Start = "content"
+    """What the id table starts from: random numbers, or whitened principal components of the items' content."""
+    whiten: int = Field(128, ge=0)
+    """Whitened principal components of each modality that are read, at most; 0: the features as they are."""
     experts: int = Field(4, ge=0)
     """Experts of the mixture; 0 leaves it out."""
     expert_hidden: int = Field(0, ge=0)
@@ -66,6 +71,7 @@ class CammsrConfig(StreamConfig):
         "no-swap": {"swap": 0.0},
         "no-experts": {"experts": 0},
         "layer-norm": {"input_norm": "layer"},
+        "random-ids": {"id_init": "normal"},
     }
 
     @model_validator(mode="after")

@@ -43,6 +43,8 @@ class FDSAConfig(SequenceContentConfig):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
+            "dim": 64,
+            "init_std": 0.02,
             "scoring": "linear",
             "norm": False,
             "activation": "relu",

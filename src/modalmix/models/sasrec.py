@@ -34,6 +34,7 @@ class SASRecConfig(TransformerConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "dim": 50,
+            "init_std": 0.02,
             "layers": 2,
             "heads": 1,
             "hidden": 50,

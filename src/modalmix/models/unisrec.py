@@ -46,6 +46,7 @@ class UniSRecConfig(ContentSequentialConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "dim": 300,
+            "init_std": 0.02,
             "attention_dropout": 0.5,
             "standardize": False,
             "batch_size": 2048,

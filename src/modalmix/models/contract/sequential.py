@@ -28,6 +28,8 @@ from modalmix.nn.softmax import full_softmax_loss, sampled_softmax_loss
 class SequentialConfig(InitialConfig):
     """Settings of a sequential model."""
 
+    dim: int = Field(128, ge=1)
+    """Length of item vectors and states."""
     length: int = Field(50, ge=1)
     """Items of a history that are read, the last ones."""
     long_histories: Literal["windows", "last"] = "windows"
@@ -42,7 +44,7 @@ class SequentialConfig(InitialConfig):
     """Items are drawn in proportion to their train events to this power: 0 all alike, 1 by popularity."""
     correct_target: bool = True
     """Whether the target's logit is corrected for how often it is drawn, as those of drawn items are."""
-    init_std: float = Field(0.02, gt=0)
+    init_std: float = Field(0.1, gt=0)
     """Standard deviation of the id table's columns at the start."""
     batch_size: int = Field(1024, ge=1)
     """Targets a step, on average."""

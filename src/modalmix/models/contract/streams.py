@@ -37,6 +37,10 @@ class StreamConfig(SequenceContentConfig):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
+            "dim": 64,
+            "init_std": 0.02,
+            "id_init": "normal",
+            "whiten": 0,
             "lr": 1e-3,
             "lr_decay": "none",
             "weight_decay": 0.0,
