@@ -95,7 +95,7 @@ class TestWhatReachesWhat:
             return users, items
 
         before = prepared(data, strengths=(1.0,)).unseen
-        monkeypatch.setattr("modalmix.models.mamex.teach", changed)
+        monkeypatch.setattr("modalmix.models.contract.teacher.teach", changed)
         after = prepared(data, strengths=(1.0,)).unseen
         fold = draw_folds(data.catalog.items, 5, MamexConfig().seed)
         torch.testing.assert_close(after[fold == fold[5]], before[fold == fold[5]], atol=5e-3, rtol=0)
@@ -270,7 +270,7 @@ class TestMissing:
         changed = content._replace(features=(image, content.features[1]))
         of.said = torch.zeros(0)
         torch.testing.assert_close(of.encode(changed).vectors, of.encode(content).vectors)
-        torch.testing.assert_close(of._places(changed), of._places(content))
+        torch.testing.assert_close(of.profiles.places(changed), of.profiles.places(content))
 
     def test_an_even_gate_weighs_alike_what_is_there(self, content_shop: Shop) -> None:
         of = learnt(content_shop(absent={"image": [0]}), gate="mean", missing="mask")

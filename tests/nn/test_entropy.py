@@ -1,12 +1,13 @@
 """Entropies against numbers worked by hand, the trigger on synthetic traces, the weights by epoch."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from modalmix.nn.entropy import EntropySchedule, Trigger, entropy, hesitation, utilisation
+from modalmix.nn.entropy import EntropySchedule, EpochRouting, Trigger, entropy, hesitation, utilisation
 
 Trace = list[tuple[float, float]]  # (H_use, H_route) by epoch
 RAMP = 10
@@ -280,3 +281,38 @@ def test_a_forced_trigger_is_remembered() -> None:
         forced[rule] = running.state_dict()["was_forced"]
         assert running.state_dict()["triggered"] == 4
     assert (int(forced["coverage"]), int(forced["epoch:4"])) == (1, 0)
+
+
+class TestEpoch:
+    def test_means_over_batches(self) -> None:
+        """Mean gates (.75, .25) and (.25, .75); a sure batch and an even one."""
+        routing = EpochRouting()
+        assert routing.means() == {}
+        routing.add(torch.eye(2)[[0, 0, 0, 1]])
+        routing.add(torch.full((3, 2), 0.5).requires_grad_())
+        means = routing.means()
+        assert list(means) == ["gate/0", "gate/1", "H_route"]
+        assert [float(one) for one in means.values()] == pytest.approx([0.625, 0.375, 0.5])
+        assert not any(one.requires_grad for one in means.values())
+
+    def test_what_the_record_keeps(self) -> None:
+        """The weights are those the epoch had, not what the schedule moves on to."""
+        schedule = EntropySchedule(Trigger("entropy_below", first=1, window=1, latest=1), 0.1, 0.05, RAMP)
+        schedule.start(1)
+        found = schedule.conclude(torch.tensor([0.5, 0.5]), 0.95, ("one", "other"))
+        assert found == pytest.approx(
+            {"H_use": 1.0, "H_route": 0.95, "stage": 1, "w_cov": 0.1, "w_spec": 0.0, "forced": 1.0}
+            | {"load/one": 0.5, "load/other": 0.5}
+        )
+        assert schedule.specialising
+
+    def test_a_collapse_is_told_once(self) -> None:
+        schedule = EntropySchedule(Trigger("epoch:1", window=2), 0.1, 0.05, RAMP)
+        single, told = torch.tensor([1.0, 0.0]), []
+        for epoch in range(1, 7):
+            schedule.start(epoch)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                schedule.conclude(single, 0.0, ("one", "other"))
+            told.append([str(one.message)[:7] for one in caught])
+        assert told == [[], [], ["epoch 3"], [], [], []]

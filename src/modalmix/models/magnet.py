@@ -1,22 +1,18 @@
 """MAGNET: graph experts with roles, routed by user-item pair, trained in two stages (Dai, Fang, Cai, arXiv 2602.20723).
 
 y(u,i) = <own_u, own_i> + sum over the top k experts e of g_e(u,i) <f_e(u), f_e(i)> + t(i) phi(u,i)
-Signals of a node: z^b, behaviour, is LightGCN over the user-item graph, and over the same graph with content-induced
-edges, fused by a gate a node; z^m is the item's id smoothed over the graph of items alike in modality m, and a user's
-is the mean of their history, in training without the positive. Experts mix signals by role; the gates see the pair;
-entropies of the gates move training from covering all experts to deciding. own = z^b + the mean of the z^m; phi is the
-training-free graph filter, in training without the event it scores, and t(i) how far an item's degree lets it speak.
+Signals of a node: z^b of behaviour, z^m of each modality (contract/signals.py). Experts mix them by role; the gates see
+the pair; entropies of the gates move training from covering all experts to deciding. own = z^b + the mean of the z^m;
+phi is the training-free graph filter, in training without the event it scores, and t(i) how far an item's degree lets
+it speak.
 Implemented from the public description; what that leaves open is ours: docs/models/magnet.md. Expected here: see there.
 """
 
 import copy
-import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, final
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -25,44 +21,23 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.models.contract import ItemGraphConfig, ItemGraphRecommender, Query, Triples
-from modalmix.models.contract.graphs import modality_weights
-from modalmix.models.contract.prior import FilterConfig, FilterPrior
-from modalmix.models.contract.pseudo import ContentEdgesConfig, content_edges
-from modalmix.models.contract.routed import Mixture, Nodes, RoutedScorer
-from modalmix.nn.entropy import EntropySchedule, Trigger, entropy, hesitation, utilisation
+from modalmix.models.contract import Query, Triples
+from modalmix.models.contract.prior import FilterConfig, FilterPrior, PriorScores
+from modalmix.models.contract.routed import Mixture, MixtureGradient, Nodes, RoutedScorer, pair_scores
+from modalmix.models.contract.signals import SignalsConfig, SignalsRecommender
+from modalmix.nn.entropy import EntropySchedule, EpochRouting, Trigger, hesitation, utilisation
 from modalmix.nn.gates import top_k_softmax
-from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize, thin
-from modalmix.nn.linear import FeatureLinear
 from modalmix.nn.losses import bpr_loss, info_nce, l2_penalty
-from modalmix.nn.pseudo import augmented_adjacency, mixed_similarity
 from modalmix.nn.roles import PlainExperts, RoleExperts, available
 from modalmix.nn.router import PairRouter, RouterKind
 from modalmix.nn.rows import zero_cold
 
-BEHAVIOUR = "behaviour"
 _TYPICAL = 2.0  # log(1 + degree) of a typical item: where the two parameters of trust do not pull at one another
 
 
-class MagnetConfig(ItemGraphConfig):
+class MagnetConfig(SignalsConfig):
     """Settings of MAGNET."""
 
-    layers: int = Field(2, ge=0)
-    """Steps over the user-item graph, in both views."""
-    dropout: float = Field(0.8, ge=0, lt=1)
-    """Share of the user-item edges left out in an epoch, more of those between popular items and busy users."""
-    dual_view: bool = False
-    """Whether the user-item graph is seen a second time, with content-induced edges."""
-    edges: ContentEdgesConfig = ContentEdgesConfig()
-    """The content-induced edges."""
-    edge_weight: float = Field(0.5, ge=0)
-    """Weight of content-induced edges beside the real ones."""
-    graph_weights: dict[str, float] | None = None
-    """Weight of each modality's item graph, by name; else how far neighbours have users in common beyond chance."""
-    purify: bool = False
-    """Whether an item's id is gated by its features before it goes over the item graph."""
-    cue: Literal["leave-out", "full"] = "leave-out"
-    """A user's mean over their history in training: without the positive, or with it."""
     base: Literal["fused", "behaviour"] = "fused"
     """The inner product beside the experts: of behaviour plus content, or of behaviour alone."""
     prior: Literal["filter", "none"] = "filter"
@@ -77,7 +52,7 @@ class MagnetConfig(ItemGraphConfig):
     """What the gates see: the pair (bilinear, mlp), the user, the item, or nothing (uniform)."""
     cues: Literal["signals", "evidence"] = "evidence"
     """What of a node the gates see beside agreement: its signals, degree and presence, or the last two alone."""
-    mixture_gradient: Literal["all", "experts", "none"] = "none"
+    mixture_gradient: MixtureGradient = "none"
     """What of the mixture moves the embeddings: experts and router, the experts, or neither."""
     top_k: int = Field(2, ge=1)
     """Experts a pair is given in stage 2; at most all of them."""
@@ -156,44 +131,20 @@ class MagnetConfig(ItemGraphConfig):
 
 
 @final
-class Magnet(ItemGraphRecommender[MagnetConfig]):
-    """The two views, the modality streams, the experts, the router and the schedule."""
+class Magnet(SignalsRecommender[MagnetConfig]):
+    """Experts, router and schedule over the signals of users and items, beside the fused base and the filter."""
 
-    degree: Float[Tensor, " nodes"]
-    shares: Float[Tensor, " modalities"]
     mean_gate: Float[Tensor, " experts"]
 
     def __init__(self, config: MagnetConfig, data: TrainData) -> None:
         super().__init__(config, data)
-        self.signals = (BEHAVIOUR, *self.modalities)
-        self.interactions = data.interactions.csr
-        self.history = Graph(row_normalize(self.interactions))
-        degree = torch.from_numpy(bipartite(self.interactions).getnnz(axis=1)).float()
-        self.register_buffer("degree", degree, persistent=False)
-        graphs = self.item_graphs(data.catalog)
-        weights = modality_weights(config.graph_weights, self.modalities, graphs, self.interactions)
-        self.register_buffer("shares", torch.tensor(weights), persistent=False)
-        self.similar = nn.ModuleList(_smoothing(graph) for graph in graphs)
-        self.added: tuple[sp.csr_matrix, sp.csr_matrix] | None = None
-        if config.dual_view:  # P [users, items] and S [items, items]
-            similarity = mixed_similarity(graphs, weights, config.edges.agree)
-            self.added = content_edges(data, graphs, weights, config.edges), similarity
-            self.fuse = nn.Linear(2 * config.dim, 1)
-            nn.init.zeros_(self.fuse.weight)
-            nn.init.constant_(self.fuse.bias, -0.85)
-            self.fuse_degree = nn.Parameter(torch.tensor(-0.1))
-        self.second = self.second_view(self.interactions)
-        self.thinned: tuple[Graph, ...] | None = None
-        if config.purify:
-            self.project = nn.ModuleList(FeatureLinear(features, config.dim) for features in self.dims)
-            self.gate = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in self.dims)
         if config.prior == "filter":
             self.trust = nn.Parameter(torch.zeros(2))
         self.make_mixture()
         trigger = Trigger(config.trigger, threshold=config.trigger_threshold, latest=config.trigger_latest)
         self.schedule = EntropySchedule(trigger, config.cover, config.specialise, config.ramp)
-        self._routed: dict[str, Tensor] = {}
-        self._report: dict[str, float] = {}
+        self._routed = EpochRouting()
+        self._report: Mapping[str, float] = {}
 
     def make_mixture(self) -> None:
         """Experts and router."""
@@ -211,24 +162,7 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         self.top_k = len(self.roles) if config.router == "uniform" else min(config.top_k, len(self.roles))
         self.register_buffer("mean_gate", torch.full((len(self.roles),), 1.0 / len(self.roles)))
 
-    # graphs
-
-    def item_graphs(self, catalog: Catalog) -> list[sp.csr_matrix]:
-        """The neighbour graph of each modality, weighted by cosine: [items of `catalog`, training items]."""
-        return [self.item_graph(name, catalog) for name in self.modalities]
-
-    @property
-    def views(self) -> tuple[Graph, ...]:
-        """View A, the user-item graph, and view B where there are two."""
-        return (self.graph,) if self.second is None else (self.graph, self.second)
-
-    def second_view(self, interactions: sp.csr_matrix) -> Graph | None:
-        """View B: the user-item graph with content-induced edges of weight `edge_weight`."""
-        if self.added is None:
-            return None
-        config = self.config
-        adjacency = augmented_adjacency(interactions, *self.added, config.edge_weight, config.edges.augment)
-        return Graph(symmetric_normalize(adjacency)).to(self.users.weight.device)
+    # parts of the score
 
     @cached_property
     def prior(self) -> FilterPrior:
@@ -239,65 +173,6 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         """phi over a catalogue."""
         return FilterPrior(self.interactions, self.item_graphs(catalog), self.shares.tolist(), self.config.filter)
 
-    # signals
-
-    def behaviour(self, views: tuple[Graph, ...]) -> list[Float[Tensor, "nodes dim"]]:
-        """Z^A, and Z^B where there are two views: LightGCN's vectors of the users, then the items."""
-        nodes = torch.cat([self.users.weight, self.items.weight])
-        return [view.mean_of_layers(nodes, self.config.layers) for view in views]
-
-    def fused(self, of_views: list[Float[Tensor, "nodes dim"]]) -> Float[Tensor, "nodes dim"]:
-        """z^b = (1 - beta) Z^A + beta Z^B, beta = sigmoid(w_f [Z^A || Z^B] + c_f log(1 + degree) + b_f) a node."""
-        if self.added is None:
-            return of_views[0]
-        real, added = of_views
-        logit = self.fuse(torch.cat(of_views, dim=1)) + self.fuse_degree * self.degree.log1p().unsqueeze(1)
-        return real + logit.sigmoid() * (added - real)
-
-    def content_signals(
-        self, catalog: Catalog
-    ) -> tuple[Float[Tensor, "modalities items dim"], Bool[Tensor, "items modalities"]]:
-        """z_i^m = S^m a^m, a_i^m = E_I[i] (purified: times sigmoid(W2 (W1 x_i^m))), and which items have m.
-
-        Zeros where an item lacks m. Items added later are what their neighbours among the training items are.
-        """
-        content, n = self.content(catalog), self.n_items
-        similar = list(self.similar)
-        if catalog is not self.train_catalog:
-            similar = [_smoothing(graph).to(self.users.weight.device) for graph in self.item_graphs(catalog)]
-        streams = []
-        for k, graph in enumerate(similar):
-            ids = self.items.weight
-            if self.config.purify:
-                ids = ids * self.gate[k](self.project[k](content.features[k][:n])).sigmoid()
-            streams.append(graph(ids.masked_fill(~content.present[:n, k, None], 0.0)))
-        return torch.stack(streams), content.present
-
-    def mean_of_history(self, x: Float[Tensor, "modalities items dim"]) -> Float[Tensor, "modalities users dim"]:
-        """The mean over the items a user met."""
-        return torch.stack([self.history(one[: self.n_items]) for one in x])
-
-    def met(self, present: Bool[Tensor, "items modalities"]) -> Float[Tensor, "users modalities"]:
-        """How many of the items a user met have each modality."""
-        share = self.history(present[: self.n_items].float())
-        return (share * self.degree[: self.n_users, None]).round()
-
-    def cue(
-        self, z: Float[Tensor, "modalities items dim"], present: Bool[Tensor, "items modalities"], batch: Triples
-    ) -> tuple[Float[Tensor, "modalities batch dim"], Bool[Tensor, "batch modalities"]]:
-        """z_u^m of the batch's users in training, the positive left out, and where anything is left.
-
-        (|N| mean - z_i) / (|N| - 1). The median user of a shop has four train items: with the positive among them the
-        cue would contain the answer.
-        """
-        of_users, count = self.mean_of_history(z)[:, batch.user], self.met(present)[batch.user]
-        if self.config.cue == "full":
-            return of_users, count > 0
-        n = self.degree[batch.user].unsqueeze(1)
-        left = count > present[batch.positive]  # counted: where nothing is left the difference is rounding, not 0
-        rest = (n * of_users - z[:, batch.positive]) / (n - 1).clamp(min=1.0)
-        return rest * left.T.unsqueeze(2), left
-
     def own(self, z: Float[Tensor, "signals nodes dim"]) -> Float[Tensor, "nodes dim"]:
         """What a node is without experts: z^b, or z^b + sum_m w_m z^m with the weights of the item graphs."""
         if self.config.base == "behaviour" and self.experts is not None:
@@ -307,6 +182,10 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
     def nodes(self, z: Float[Tensor, "signals nodes dim"], degree: Tensor, present: Bool[Tensor, "nodes m"]) -> Nodes:
         """Nodes of these signals; behaviour is present where there is a train event."""
         return Nodes(self.own(z), z, degree, torch.cat([(degree > 0).unsqueeze(1), present], dim=1))
+
+    def trust_in(self, degree: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
+        """t(i) = exp(c_0 + c_1 (log(1 + degree) - 2)) over the filter's deviation."""
+        return (self.trust[0] + self.trust[1] * (degree.log1p() - _TYPICAL)).exp() / self.prior.scale
 
     # training
 
@@ -330,7 +209,7 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         scores = (users.own.repeat(2, 1) * items.own).sum(dim=1)
         terms: dict[str, Tensor] = {}
         if self.experts is not None:
-            logits, said = self.pair_scores(users, items)
+            logits, said = pair_scores(self.experts, self.router, users, items, self.config.mixture_gradient)
             scores = scores + (self.gates(logits) * said).sum(dim=1)
             terms = self.routing_terms(logits.softmax(dim=1))
         if self.config.prior == "filter":
@@ -344,23 +223,6 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
             terms["reg"] = self.config.reg * l2_penalty(*ids)
         return terms
 
-    def trust_in(self, degree: Float[Tensor, " items"]) -> Float[Tensor, " items"]:
-        """t(i) = exp(c_0 + c_1 (log(1 + degree) - 2)) over the filter's deviation."""
-        return (self.trust[0] + self.trust[1] * (degree.log1p() - _TYPICAL)).exp() / self.prior.scale
-
-    def pair_scores(self, users: Nodes, items: Nodes) -> tuple[Float[Tensor, "pairs experts"], Tensor]:
-        """Logits, and what each expert says, of the users with the first and with the second half of the items."""
-        assert self.experts is not None
-        both = torch.arange(len(users.degree), device=users.z.device).repeat(2)
-        moved = self.config.mixture_gradient
-        seen = [nodes.z if moved == "all" else nodes.z.detach() for nodes in (users, items)]
-        heard = [nodes.z.detach() if moved == "none" else nodes.z for nodes in (users, items)]
-        side = self.router.users(seen[0], users.degree, users.present).rows(both)
-        allowed = available(self.roles, items.present)
-        logits = self.router.pairs(side, self.router.items(seen[1], items.degree, items.present, allowed))
-        said = self.experts(heard[1]).unflatten(1, (2, -1)) * self.experts(heard[0]).unsqueeze(1)
-        return logits, said.sum(dim=3).flatten(1).T
-
     def gates(self, logits: Float[Tensor, "pairs experts"]) -> Float[Tensor, "pairs experts"]:
         """Stage 1: all experts, noise in training. Stage 2: the top k."""
         if self.schedule.specialising:
@@ -371,9 +233,7 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
 
     def routing_terms(self, gates: Float[Tensor, "pairs experts"]) -> dict[str, Tensor]:
         """w_cov (1 - H_use) + w_spec H_route, from the full softmax without noise."""
-        with torch.no_grad():
-            seen = {"gate": gates.mean(dim=0), "route": hesitation(gates), "batches": gates.new_ones(())}
-            self._routed = {name: value + self._routed.get(name, 0.0) for name, value in seen.items()}
+        self._routed.add(gates)
         cover, specialise = self.schedule.weights()
         terms = {"cover": cover * (1 - utilisation(gates))} if cover else {}
         return terms | ({"specialise": specialise * hesitation(gates)} if specialise else {})
@@ -391,23 +251,14 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
     # schedule
 
     def start_epoch(self, epoch: int) -> None:
-        """Thin the graphs; which edges stay follows from the seed and the epoch."""
+        """Thin the graphs; the schedule goes on."""
+        super().start_epoch(epoch)
         self.schedule.start(epoch)
-        self._routed = {}
-        if self.config.dropout:
-            rng = np.random.default_rng([self.config.seed, epoch])
-            kept = thin(self.interactions, self.config.dropout, rng)
-            real = Graph(symmetric_normalize(bipartite(kept))).to(self.users.weight.device)
-            second = self.second_view(kept)
-            self.thinned = (real,) if second is None else (real, second)
+        self._routed = EpochRouting()
 
     def monitored(self) -> Mapping[str, Tensor]:
         """The mean gate of each expert, and the mean entropy of the gates."""
-        if not self._routed:
-            return {}
-        batches = self._routed["batches"]
-        gates = {f"gate/{k}": value for k, value in enumerate(self._routed["gate"] / batches)}
-        return gates | {"H_route": self._routed["route"] / batches}
+        return self._routed.means()
 
     def end_epoch(self, epoch: int, means: Mapping[str, float]) -> None:
         """Move the schedule by the epoch's entropies. Warns when experts collapse."""
@@ -415,22 +266,14 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
             return
         gate = torch.tensor([means[f"gate/{k}"] for k in range(len(self.roles))])
         self.mean_gate.copy_(gate)
-        use, route, weights = float(entropy(gate)), means["H_route"], dict(self.schedule.facts())
-        event = self.schedule.end(use, route)
-        loads = {f"load/{role.name(self.signals)}": float(one) for role, one in zip(self.roles, gate, strict=True)}
-        self._report = {"H_use": use, "H_route": route, **weights, "forced": float(event == "forced"), **loads}
-        if event == "collapse":
-            warnings.warn(
-                f"epoch {epoch}: few experts do all the work (H_use {use:.2f}); their balance is back to full weight",
-                stacklevel=2,
-            )
+        self._report = self.schedule.conclude(gate, means["H_route"], [role.name(self.signals) for role in self.roles])
 
     def report(self) -> Mapping[str, float]:
         """H_use, H_route, stage, weights and the load of each expert; how far the filter is trusted."""
         if self.config.prior == "none":
             return self._report
         level, slope = self.trust.tolist()
-        return self._report | {"trust": level, "trust_by_degree": slope}
+        return {**self._report, "trust": level, "trust_by_degree": slope}
 
     @property
     def settled(self) -> bool:
@@ -465,7 +308,7 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         frozen = copy.deepcopy(self.experts), copy.deepcopy(self.router)
         return Mixture(*frozen, available(self.roles, items.present), k, self.mean_gate.clone())
 
-    def prior_scores(self, catalog: Catalog, items: Nodes) -> "PriorScores | None":
+    def prior_scores(self, catalog: Catalog, items: Nodes) -> PriorScores | None:
         """t(i) phi(u,i) of all items of a catalogue."""
         if self.config.prior == "none":
             return None
@@ -485,20 +328,3 @@ class Magnet(ItemGraphRecommender[MagnetConfig]):
         if self.experts is None:
             return None
         return {"experts": self.scorer(self.train_catalog).gates(query, items)}
-
-
-@final
-class PriorScores:
-    """t(i) phi(u,i) of all items, for queries."""
-
-    def __init__(self, prior: FilterPrior, trust: Float[Tensor, " items"]) -> None:
-        self.prior, self.trust = prior, trust
-
-    def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
-        """On the CPU. Raises QueryError for an empty history."""
-        return self.prior.rows(query).mul_(self.trust)
-
-
-def _smoothing(graph: sp.csr_matrix) -> Graph:
-    """S: a neighbour graph, weights 1, symmetrically normalised."""
-    return Graph(symmetric_normalize(sp.csr_matrix(graph != 0, dtype=np.float32)))

@@ -1,11 +1,10 @@
 """MAMEX: experts per modality and a gate between modalities turn content into item vectors; cold items are at home."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, final
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self, final
 
 import numpy as np
 import pydantic
-import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
@@ -13,21 +12,16 @@ from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.models.contract import DotScorer, Query, TeacherConfig, Triples, teach
+from modalmix.models.contract import DotScorer, Query, TeacherConfig, Triples
 from modalmix.models.contract.content import Content, ContentConfig, ContentRecommender
-from modalmix.models.contract.teacher import Choice, choose_teacher, draw_folds, popularity_bias, recall
-from modalmix.nn.als import fold_in_users
-from modalmix.nn.balance import expert_balance, fusion_balance, load_balance
-from modalmix.nn.evidence import Profile
+from modalmix.models.contract.profiles import Profiles, choose_weight, mean_of_items
+from modalmix.models.contract.teacher import best_teacher, draw_folds
+from modalmix.nn.encoding import Encoding, auxiliary_terms, fuse_modalities
 from modalmix.nn.experts import Mixture, SparseExperts
-from modalmix.nn.fusion import fuse
 from modalmix.nn.gates import FusionGate, mask_absent
+from modalmix.nn.missing import drop_modalities, follow_mean
 from modalmix.nn.rows import zero_cold
 from modalmix.nn.taught import TaughtMixture
-
-_PROFILES = (0.0, 0.3, 1.0, 3.0)  # weights of the profiles to choose from, relative to the experts
-_POPULARITIES = (0.0, 0.1, 0.3, 1.0)
-_USERS = 2_000  # users that choose the weight of profiles
 
 
 class MamexConfig(ContentConfig):
@@ -156,17 +150,6 @@ class MamexConfig(ContentConfig):
         return self
 
 
-class Encoding(NamedTuple):
-    """Item vectors and everything on the way to them."""
-
-    vectors: Float[Tensor, "rows dim"]
-    misalignment: Float[Tensor, ""]
-    mixtures: list[Mixture]
-    fusion_logits: Float[Tensor, "rows modalities"]
-    weights: Float[Tensor, "rows modalities"]
-    present: Bool[Tensor, "rows modalities"]
-
-
 @final
 class Mamex(ContentRecommender[MamexConfig]):
     """Multi-modal Adaptive Mixture of Experts for Cold-start Recommendation (Nguyen et al., CIKM 2025, 2508.08042).
@@ -191,7 +174,7 @@ class Mamex(ContentRecommender[MamexConfig]):
 
     def __init__(self, config: MamexConfig, data: TrainData) -> None:
         super().__init__(config, data)
-        self.taught = config.learn == "taught"
+        self.taught, self.even = config.learn == "taught", config.gate == "mean"
         n, dim = len(self.modalities), config.teacher.dim if self.taught else config.dim
         if self.taught:
             del self.users  # they are the teacher's
@@ -218,7 +201,7 @@ class Mamex(ContentRecommender[MamexConfig]):
             for experts, x, here in zip(self.experts, content.features, present.unbind(dim=1), strict=True)
         ]
         parts = self._fill(mixtures, has)
-        return self._fuse(parts, self.fusion(parts, present), mixtures, present)
+        return fuse_modalities(parts, self.fusion(parts, present), mixtures, present, even=self.even)
 
     def say(self, content: Content, rows: Int[Tensor, " rows"] | None) -> Float[Tensor, "rows modalities experts dim"]:
         """Taught: what each expert says of the rows. They do not change in training: of training items it is kept."""
@@ -234,7 +217,8 @@ class Mamex(ContentRecommender[MamexConfig]):
         has = self._shown(has)
         present = self._with_a_say(has)
         mixtures, logits = self.mixture(said * has[:, :, None, None], has, present)
-        return self._fuse(self._fill(mixtures, has), mask_absent(logits, present), mixtures, present)
+        parts = self._fill(mixtures, has)
+        return fuse_modalities(parts, mask_absent(logits, present), mixtures, present, even=self.even)
 
     def item_vectors(
         self, content: Content, rows: Int[Tensor, " rows"] | None
@@ -248,12 +232,15 @@ class Mamex(ContentRecommender[MamexConfig]):
         if self.taught:
             encoding = self.weigh(self.unseen[batch], self.train_content.present[batch])
             error = (encoding.vectors - self.teacher_items[batch]).square().sum(dim=1)
-            return {"teacher": (self.importance[batch] * error).mean(), **self._auxiliary_terms(encoding)}
-        triples: Triples = batch
-        asked = self.asked(triples, all_items=self.config.aux_scope == "all")
-        encoding = self.encode(self.train_content, asked.rows)
-        ranking = self.ranking_terms(triples, asked, encoding.vectors, encoding.present.any(dim=1))
-        return ranking | self._auxiliary_terms(encoding)
+            terms = {"teacher": (self.importance[batch] * error).mean()}
+        else:
+            triples: Triples = batch
+            asked = self.asked(triples, all_items=self.config.aux_scope == "all")
+            encoding = self.encode(self.train_content, asked.rows)
+            terms = self.ranking_terms(triples, asked, encoding.vectors, encoding.present.any(dim=1))
+        c = self.config
+        weights = {"align": c.align, "balance": c.balance, "load": c.load, "fusion": c.fusion_balance}
+        return terms | auxiliary_terms(encoding, self.modalities, **weights)
 
     def batches(self, data: TrainData, size: int, rng: np.random.Generator) -> Iterator[Any]:
         """Taught: rows of warm items with content, in random order; jointly: triples."""
@@ -274,7 +261,7 @@ class Mamex(ContentRecommender[MamexConfig]):
             warm = torch.nn.functional.pad(self.warm, (0, len(catalog) - self.n_items)).unsqueeze(1)
             vectors = torch.where(warm, self.config.content_of_warm * vectors, vectors)
             vectors = vectors + zero_cold(self.teacher_items, self.warm, len(catalog))
-            places = torch.where(warm, 0.0, self.profile_weight * self._places(self.read(catalog)))
+            places = torch.where(warm, 0.0, self.profile_weight * self.profiles.places(self.read(catalog)))
             users = torch.cat([self.teacher_users, self.user_profiles], dim=1)
         bias = zero_cold(self.popularity, self.warm, len(catalog))
         return DotScorer(users, torch.cat([vectors, places], dim=1), bias, without_content=~has_content)
@@ -295,27 +282,28 @@ class Mamex(ContentRecommender[MamexConfig]):
         """Taught: choose and fit the teacher, fit the experts on all items and without each fold, make the profiles."""
         if not self.taught:
             return
-        config, chosen = self.config, Choice(self.config.teacher, 0.0)
-        if config.teacher_regs:
-            chosen = choose_teacher(data.interactions, config.teacher, config.teacher_regs, _POPULARITIES, config.seed)
-        users, items = teach(data.interactions, chosen.config, config.seed)
-        self.teacher_users.copy_(users)
-        self.teacher_items.copy_(items)
-        if chosen.popularity:
-            self.popularity.copy_(popularity_bias(data.interactions, users[:_USERS] @ items.T, chosen.popularity))
+        config = self.config
+        teacher = best_teacher(data.interactions, config.teacher, config.teacher_regs, config.seed)
+        self.teacher_users.copy_(teacher.users)
+        self.teacher_items.copy_(teacher.items)
+        self.popularity.copy_(teacher.popularity)
         fold = draw_folds(self.train_items, max(2, config.folds), config.seed)
         content = self.train_content
         learnable = content.present & self.warm.unsqueeze(1)
         importance = torch.from_numpy(np.sqrt(data.interactions.item_degree)).float()
         halves = fold if config.folds else None
         self.unseen = self.mixture.fit(
-            content.features, learnable, items, importance, halves, config.strengths, config.seed
+            content.features, learnable, teacher.items, importance, halves, config.strengths, config.seed
         )
-        energy = (importance * items.square().sum(dim=1))[self.learnable].mean()
+        energy = (importance * teacher.items.square().sum(dim=1))[self.learnable].mean()
         self.importance = importance / energy.clamp(min=torch.finfo(energy.dtype).tiny)
         self.said = self.mixture.say(content.features, content.features, content.present, torch.arange(self.n_items))
         if config.profiles:
-            self._make_profiles(data, chosen.config, fold)
+            met, away = data.interactions.csr, self.warm & (fold == 0)
+            self.profiles.fit(content, self.warm)
+            places = self.profiles.places(content)
+            self.user_profiles.copy_(mean_of_items(met, places))
+            self.profile_weight.copy_(choose_weight(met, places, self.unseen, teacher.items, away, teacher.config))
 
     def _make_taught(self, data: TrainData) -> None:
         """Modules, and the buffers that `prepare` fills."""
@@ -323,62 +311,17 @@ class Mamex(ContentRecommender[MamexConfig]):
         learnable = self.train_content.present & self.warm.unsqueeze(1)
         landmarks = [min(config.landmarks, int(count)) for count in learnable.sum(dim=0)]
         self.mixture = TaughtMixture(landmarks, dim, config.experts, config.top_k, config.gate_hidden, config.dropout)
-        self.profiles = nn.ModuleList(Profile(width, min(config.components, width)) for width in self.dims)
-        components = sum(min(config.components, width) for width in self.dims)
+        self.profiles = Profiles(self.dims, config.components)
         self.register_buffer("teacher_users", torch.zeros(self.n_users, dim))
         self.register_buffer("teacher_items", torch.zeros(self.n_items, dim))
         self.register_buffer("popularity", torch.zeros(self.n_items))
-        self.register_buffer("user_profiles", torch.zeros(self.n_users, components))
+        self.register_buffer("user_profiles", torch.zeros(self.n_users, self.profiles.width))
         self.register_buffer("profile_weight", torch.zeros(()))
         # in training only
         self.register_buffer("learnable", torch.nonzero(learnable.any(dim=1)).squeeze(1), persistent=False)
         self.register_buffer("unseen", torch.zeros(0), persistent=False)
         self.register_buffer("said", torch.zeros(0), persistent=False)
         self.register_buffer("importance", torch.zeros(0), persistent=False)
-
-    def _make_profiles(self, data: TrainData, teacher: TeacherConfig, fold: Int[Tensor, " items"]) -> None:
-        """Profiles, and the weight of them with the best recall@20 on one fold of items, as if those were cold."""
-        content = self.train_content
-        for profile, x, has in zip(self._profiles(), content.features, content.present.unbind(dim=1), strict=True):
-            profile.fit(x[self.warm & has])
-        places = self._places(content)
-        self.user_profiles.copy_(_mean_of_items(data.interactions.csr, places))
-        away = self.warm & (fold == 0)
-        kept = data.interactions.csr.multiply(~away.numpy()).tocsr()
-        candidates = torch.nonzero(away).squeeze(1)
-        asked = data.interactions.csr[:, candidates.numpy()]
-        users = np.flatnonzero((asked.getnnz(axis=1) > 0) & (kept.getnnz(axis=1) > 0))[:_USERS]
-        if len(users) == 0:
-            return
-        factors = fold_in_users(
-            kept[users], torch.where(away.unsqueeze(1), 0.0, self.teacher_items), teacher.reg, teacher.alpha
-        )
-        said = factors @ self.unseen[candidates].mean(dim=(1, 2)).T
-        alike = _mean_of_items(kept[users], places) @ places[candidates].T
-        unit = said.std(correction=0) / alike.std(correction=0).clamp(min=1e-6)
-        recalls = [recall(said + weight * unit * alike, asked[users]) for weight in _PROFILES]
-        self.profile_weight.copy_(_PROFILES[int(np.argmax(recalls))] * unit)
-
-    def _profiles(self) -> Iterable[Profile]:
-        return cast(Iterable[Profile], self.profiles)
-
-    def _places(self, content: Content) -> Float[Tensor, "items components"]:
-        """Where the content of items lies in the space of profiles, the modalities side by side."""
-        parts = zip(self._profiles(), content.features, content.present.unbind(dim=1), strict=True)
-        return torch.cat([profile(x, has) for profile, x, has in parts], dim=1)
-
-    def _fuse(
-        self,
-        parts: Float[Tensor, "rows modalities dim"],
-        logits: Float[Tensor, "rows modalities"],
-        mixtures: list[Mixture],
-        present: Bool[Tensor, "rows modalities"],
-    ) -> Encoding:
-        if self.config.gate == "mean":
-            logits = mask_absent(torch.zeros_like(logits), present)
-        weights = logits.softmax(dim=1) * present.any(dim=1, keepdim=True)
-        vectors, misalignment = fuse(parts, weights, present)
-        return Encoding(vectors, misalignment, mixtures, logits, weights, present)
 
     def _with_a_say(self, has: Bool[Tensor, "rows modalities"]) -> Bool[Tensor, "rows modalities"]:
         """Which modalities the gate may choose: those the items have, or all of them where a missing one is filled."""
@@ -402,33 +345,5 @@ class Mamex(ContentRecommender[MamexConfig]):
         if self.typical is None:
             return parts
         if self.training and self.config.missing == "mean":
-            with torch.no_grad():
-                count = has.sum(dim=0).unsqueeze(1)
-                mean = (parts * has.unsqueeze(2)).sum(dim=0) / count.clamp(min=1)
-                self.typical.lerp_(torch.where(count > 0, mean, self.typical), 0.1)
+            follow_mean(self.typical, parts, has)
         return torch.where(has.unsqueeze(2), parts, self.typical)
-
-    def _auxiliary_terms(self, encoding: Encoding) -> dict[str, Tensor]:
-        config, present, terms = self.config, encoding.present, {}
-        if config.align:
-            terms["align"] = config.align * encoding.misalignment
-        for name, mixture, has in zip(self.modalities, encoding.mixtures, present.unbind(dim=1), strict=True):
-            if config.balance:
-                terms[f"balance/{name}"] = config.balance * expert_balance(mixture.logits, has)
-            if config.load:
-                terms[f"load/{name}"] = config.load * load_balance(mixture.logits, mixture.weights, has)
-        if config.fusion_balance:
-            terms["balance/fusion"] = config.fusion_balance * fusion_balance(encoding.fusion_logits, present)
-        return terms
-
-
-def drop_modalities(present: Bool[Tensor, "rows modalities"], p: float) -> Bool[Tensor, "rows modalities"]:
-    """Hide each present modality with chance p, but never all of a row: the largest draw among them stays."""
-    draw = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
-    return present & ((draw >= p) | (draw == draw.amax(dim=1, keepdim=True)))
-
-
-def _mean_of_items(met: sp.csr_matrix, vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "users dim"]:
-    """The mean vector of each user's items, zeros without any."""
-    count = np.maximum(met.getnnz(axis=1), 1).astype(np.float32)
-    return torch.from_numpy((met.astype(np.float32) @ vectors.numpy()) / count[:, None])

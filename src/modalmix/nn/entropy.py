@@ -5,7 +5,8 @@ MAGNET (arXiv 2602.20723) publishes the two regimes, an entropy threshold and a 
 """
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -32,6 +33,28 @@ def hesitation(gates: Float[Tensor, "pairs experts"]) -> Float[Tensor, ""]:
     """H_route: mean entropy of the gates. 0 when every pair is sure. H_use - H_route is the mutual information of pair
     and expert, over log(experts)."""
     return entropy(gates).mean()
+
+
+@final
+class EpochRouting:
+    """How an epoch routes: the mean gate and the mean entropy of the gates, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, gates: Float[Tensor, "pairs experts"]) -> None:
+        """A batch."""
+        seen = {"gate": gates.mean(dim=0), "route": hesitation(gates), "batches": gates.new_ones(())}
+        self._sums = {name: value + self._sums.get(name, 0.0) for name, value in seen.items()}
+
+    def means(self) -> Mapping[str, Tensor]:
+        """{"gate/0": mean gate of the first expert, ..., "H_route": mean entropy}; empty without a batch."""
+        if not self._sums:
+            return {}
+        batches = self._sums["batches"]
+        gates = {f"gate/{k}": value for k, value in enumerate(self._sums["gate"] / batches)}
+        return gates | {"H_route": self._sums["route"] / batches}
 
 
 @dataclass(frozen=True)
@@ -147,6 +170,23 @@ class EntropySchedule(nn.Module):
             self.guarded.fill_(1)
             return "collapse"
         return None
+
+    def conclude(self, gate: Float[Tensor, " experts"], route: float, experts: Sequence[str]) -> Mapping[str, float]:
+        """The epoch has ended with this mean gate and H_route: what the training record keeps of it.
+
+        H_use, H_route, the stage and the weights that the epoch had, whether it forced stage 2, and the mean gate of
+        each expert by name. Warns when experts collapse.
+        """
+        use, facts = float(entropy(gate)), self.facts()
+        event = self.end(use, route)
+        if event == "collapse":
+            warnings.warn(
+                f"epoch {self.epoch}: few experts do all the work (H_use {use:.2f}); "
+                "their balance is back to full weight",
+                stacklevel=3,
+            )
+        loads = {f"load/{name}": float(one) for name, one in zip(experts, gate, strict=True)}
+        return {"H_use": use, "H_route": route, **facts, "forced": float(event == "forced"), **loads}
 
     def facts(self) -> Mapping[str, float]:
         """Stage, and the weights of the epoch that has begun."""

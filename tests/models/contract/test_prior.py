@@ -8,7 +8,7 @@ import torch
 from modalmix.errors import ConfigError, QueryError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.contract import prior as module
-from modalmix.models.contract.prior import FilterConfig, FilterPrior
+from modalmix.models.contract.prior import FilterConfig, FilterPrior, PriorScores
 
 USERS, ITEMS, ADDED = 12, 9, 3
 WEIGHTS = (0.3, 0.7)
@@ -191,3 +191,11 @@ def test_bad_settings() -> None:
     for settings in ({"entries": 0}, {"exponents": (0.5, 0.5)}, {"hops": "far"}):
         with pytest.raises(ConfigError):
             FilterConfig.parse(settings)
+
+
+def test_scores_are_trusted_item_by_item() -> None:
+    phi, trust = prior(added=2), torch.arange(ITEMS + 2).float()
+    query = Query(history=torch.tensor([[1, 2, -1], [5, 0, 3]]))
+    torch.testing.assert_close(PriorScores(phi, trust)(query), phi.rows(query) * trust)
+    with pytest.raises(QueryError):
+        PriorScores(phi, trust)(Query(history=torch.tensor([[-1]])))

@@ -10,7 +10,7 @@ from modalmix.errors import QueryError
 from modalmix.models.contract import Query
 from modalmix.models.contract import routed as module
 from modalmix.models.contract.retrieval import FullRanking, PairScorer, TwoStep
-from modalmix.models.contract.routed import Mixture, Nodes, RoutedScorer
+from modalmix.models.contract.routed import Mixture, MixtureGradient, Nodes, RoutedScorer, pair_scores
 from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.roles import RoleExperts, available, roles
 from modalmix.nn.router import PairRouter, RouterKind
@@ -315,3 +315,26 @@ def test_rows_of_nodes() -> None:
         assert torch.equal(part, of)
     assert some.present.tolist() == [[False, False, False], [False, False, True]]
     assert torch.equal(whole.rows(slice(1, 3)).z, whole.z[:, 1:3])
+
+
+class TestTrainingPairs:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_are_the_pairs_one_by_one(self, kind: RouterKind) -> None:
+        """Users 4 and 5 with items 7 and 8, then with 9 and 10."""
+        world, rows = World(kind), [7, 8, 9, 10]
+        logits, said = pair_scores(world.experts, world.router, world.users.rows([4, 5]), world.items.rows(rows), "all")
+        sides = world.router.users(*world.users[1:]), world.router.items(*world.items[1:], world.allowed)
+        u, i = torch.tensor([4, 5, 4, 5]), torch.tensor(rows)
+        torch.testing.assert_close(logits, world.router.pairs(sides[0].rows(u), sides[1].rows(i)))
+        of_users, of_items = world.experts(world.users.z), world.experts(world.items.z)
+        torch.testing.assert_close(said, (of_users[:, u] * of_items[:, i]).sum(dim=2).T)
+
+    @pytest.mark.parametrize(("gradient", "by_gates", "by_experts"), [("all", 1, 1), ("experts", 0, 1), ("none", 0, 0)])
+    def test_what_moves_the_signals(self, gradient: MixtureGradient, by_gates: bool, by_experts: bool) -> None:
+        world = World()
+        for part, moves in enumerate((by_gates, by_experts)):
+            z = world.items.z[:, 5:7].clone().requires_grad_()
+            items = world.items.rows([5, 6])._replace(z=z)
+            found = pair_scores(world.experts, world.router, world.users.rows([4]), items, gradient)[part]
+            found.square().sum().backward()
+            assert (z.grad is not None and bool(z.grad.any())) == bool(moves)

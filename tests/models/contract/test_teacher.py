@@ -7,8 +7,8 @@ import torch
 
 from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
-from modalmix.models.contract import TeacherConfig
-from modalmix.models.contract.teacher import choose_teacher, draw_folds, popularity_bias, recall
+from modalmix.models.contract import TeacherConfig, teach
+from modalmix.models.contract.teacher import best_teacher, choose_teacher, draw_folds, popularity_bias, recall
 
 CONFIG = TeacherConfig(dim=4, iterations=5)
 
@@ -89,3 +89,18 @@ def test_folds_go_by_id() -> None:
     assert not torch.equal(fold, draw_folds(IdMap(ids), 5, seed=4))
     assert draw_folds(IdMap([7]), 5, seed=0).shape == (1,)
     assert draw_folds(IdMap(np.arange(50)), 5, seed=3).shape == (50,)
+
+
+@pytest.mark.parametrize("regs", [(), (1.0, 30.0)])
+def test_the_best_teacher_is_the_one_chosen_fitted_on_everything(regs: tuple[float, ...]) -> None:
+    events = crowd()
+    found = best_teacher(events, CONFIG, regs, seed=2)
+    choice = choose_teacher(events, CONFIG, regs, (0.0, 0.1, 0.3, 1.0), seed=2) if regs else None
+    assert found.config == (choice.config if choice else CONFIG)
+    users, items = teach(events, found.config, 2)
+    assert torch.equal(found.users, users)
+    assert torch.equal(found.items, items)
+    weight = choice.popularity if choice else 0.0
+    assert bool(weight) == bool(regs), "popularity is all there is"
+    expected = popularity_bias(events, users @ items.T, weight) if weight else torch.zeros(120)
+    torch.testing.assert_close(found.popularity, expected)

@@ -105,6 +105,19 @@ class FilterPrior:
         return of_user[user] ** -b * of_item[item] ** -c * inside
 
 
+@final
+class PriorScores:
+    """t(i) phi(u,i) of all items, for queries."""
+
+    def __init__(self, prior: FilterPrior, trust: Float[Tensor, " items"]) -> None:
+        """`trust`: t(i), on the CPU."""
+        self.prior, self.trust = prior, trust
+
+    def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
+        """On the CPU. Raises QueryError for an empty history."""
+        return self.prior.rows(query).mul_(self.trust)
+
+
 def _on(pattern: sp.csr_matrix, left: sp.csr_matrix, right: sp.csr_matrix) -> sp.csr_matrix:
     """left @ right where `pattern` has entries, a block of rows at a time."""
     blocks = [

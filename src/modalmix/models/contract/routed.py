@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,10 @@ from modalmix.errors import QueryError
 from modalmix.models.contract.query import Query
 from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.mixing import top_k_mixture
+from modalmix.nn.roles import PlainExperts, RoleExperts, available
 from modalmix.nn.router import PairRouter, Side
 
+MixtureGradient = Literal["all", "experts", "none"]  # all: experts and router; experts alone; neither
 _USERS, _ITEMS = 128, 256  # the blocks of all experts for so many pairs stay in the cache
 _PAIRS = 1 << 10  # pairs of queries with items of their own at once
 
@@ -44,6 +46,23 @@ class Mixture(NamedTuple):
     top_k: int
     mean_gate: Float[Tensor, " experts"] | None = None
     """What each expert weighs on average in training; without it all weigh the same. For `RoutedScorer.vectors`."""
+
+
+def pair_scores(
+    experts: RoleExperts | PlainExperts, router: PairRouter, users: Nodes, items: Nodes, gradient: MixtureGradient
+) -> tuple[Float[Tensor, "pairs experts"], Float[Tensor, "pairs experts"]]:
+    """In training: logits, and what each expert says, of the users with the first and the second half of the items.
+
+    `gradient`: what of the mixture moves the signals.
+    """
+    both = torch.arange(len(users.degree), device=users.z.device).repeat(2)
+    seen = [nodes.z if gradient == "all" else nodes.z.detach() for nodes in (users, items)]
+    heard = [nodes.z.detach() if gradient == "none" else nodes.z for nodes in (users, items)]
+    side = router.users(seen[0], users.degree, users.present).rows(both)
+    allowed = available(experts.roles, items.present)
+    logits = router.pairs(side, router.items(seen[1], items.degree, items.present, allowed))
+    said = experts(heard[1]).unflatten(1, (2, -1)) * experts(heard[0]).unsqueeze(1)
+    return logits, said.sum(dim=3).flatten(1).T
 
 
 @final

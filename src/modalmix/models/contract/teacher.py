@@ -17,6 +17,8 @@ from modalmix.nn.als import als_factors
 
 _HELD_OUT, _LEAST_EVENTS = 0.1, 5
 _USERS, _LIST = 1_000, 20  # users that decide, and the length of their lists
+_POPULARITIES = (0.0, 0.1, 0.3, 1.0)  # weights to choose from
+_SCALED_BY = 2_000  # users whose scores say how much a weight of popularity is
 
 
 class TeacherConfig(Config):
@@ -81,6 +83,31 @@ def choose_teacher(
             found[reg, weight] = recall(with_bias, held_out.csr[users], kept.csr[users])
     reg, weight = max(found, key=lambda key: found[key])
     return Choice(config.replace(reg=reg), weight)
+
+
+class Teacher(NamedTuple):
+    """What `best_teacher` says of users and items; zeros for those without a train event."""
+
+    users: Float[Tensor, "users dim"]
+    items: Float[Tensor, "items dim"]
+    popularity: Float[Tensor, " items"]
+    """What is added to the scores of an item; zeros where popularity does not help."""
+    config: TeacherConfig
+
+
+def best_teacher(interactions: Interactions, config: TeacherConfig, regs: tuple[float, ...], seed: int) -> Teacher:
+    """The teacher of the strength, and the weight of popularity, that `choose_teacher` finds best.
+
+    Without `regs` it is that of `config`, and popularity adds nothing.
+    """
+    chosen = Choice(config, 0.0)
+    if regs:
+        chosen = choose_teacher(interactions, config, regs, _POPULARITIES, seed)
+    users, items = teach(interactions, chosen.config, seed)
+    popularity = torch.zeros(len(items))
+    if chosen.popularity:
+        popularity = popularity_bias(interactions, users[:_SCALED_BY] @ items.T, chosen.popularity)
+    return Teacher(users, items, popularity, chosen.config)
 
 
 def popularity_bias(
