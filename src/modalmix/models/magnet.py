@@ -74,13 +74,13 @@ class MagnetConfig(SignalsConfig):
     """Weight of the contrast between the two views, and between content and behaviour."""
     temperature: float = Field(0.2, gt=0)
     """Temperature of the contrast."""
-    lr: float = Field(1.5e-3, gt=0)
+    lr: float = Field(7e-4, gt=0)
     """Learning rate of Adam."""
     reg: float = Field(5e-3, ge=0)
     """Weight of the squared length of the batch's embeddings."""
     epochs: int = Field(200, ge=1)
     """Most epochs."""
-    patience: int = Field(6, ge=1)
+    patience: int = Field(9, ge=1)
     """Epochs without a better validation score before training stops."""
     eval_every: int = Field(3, ge=1)
     """Epochs between validations."""
@@ -104,7 +104,7 @@ class MagnetConfig(SignalsConfig):
             "patience": 20,
             "eval_every": 1,
         },
-        "no-prior": {"prior": "none", "lr": 4e-3, "reg": 0.0},
+        "no-prior": {"prior": "none", "lr": 4e-3, "reg": 0.0, "patience": 6},
     }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-routing-regularisation": {"cover": 0.0, "specialise": 0.0},
