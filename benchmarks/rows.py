@@ -44,6 +44,14 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def by_data(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Data set -> its rows."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in read(path).values():
+        found.setdefault(row["data"], []).append(row)
+    return found
+
+
 def run(tasks: Iterable[Task], path: Path, report: Callable[[dict[str, Any]], None] = print) -> None:
     """Measure the tasks that have no row yet, appending each row as soon as it is known.
 

@@ -20,7 +20,7 @@ import polars as pl
 from benchmarks.data import REAL
 from benchmarks.paired import Row, paired_tests, per_user_file
 from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, command_line, read, spread
+from benchmarks.rows import RESULTS, Task, by_data, command_line, spread
 from modalmix.data import Catalog, Dataset
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
@@ -175,10 +175,8 @@ def tests_against_cammsr(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def table() -> str:
     """One section a data set, best first."""
-    by_data: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in read(FILE).values():
-        by_data[row["data"]].append(row)
-    return "\n".join(_section(data, by_data[data]) for data in DATA if by_data[data])
+    rows = by_data(FILE)
+    return "\n".join(_section(data, rows[data]) for data in DATA if data in rows)
 
 
 def _section(data: str, rows: list[dict[str, Any]]) -> str:
