@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modalmix.nn.contrast import info_nce
+from modalmix.nn.contrast import info_nce_of_targets
 
 
 def test_it_equals_loops_and_same_targets_add_nothing() -> None:
@@ -15,15 +15,17 @@ def test_it_equals_loops_and_same_targets_add_nothing() -> None:
         cosine = F.cosine_similarity(one[k : k + 1], other) / 0.2
         others = [n for n in range(5) if n == k or target[n] != target[k]]
         total -= (cosine[k] - torch.logsumexp(cosine[others], dim=0)).item()
-    assert info_nce(one, other, target, 0.2).item() == pytest.approx(total / 5, rel=1e-5)
-    assert info_nce(other, one, target, 0.2).item() != pytest.approx(total / 5, rel=1e-3), "it has a direction"
+    assert info_nce_of_targets(one, other, target, 0.2).item() == pytest.approx(total / 5, rel=1e-5)
+    assert info_nce_of_targets(other, one, target, 0.2).item() != pytest.approx(total / 5, rel=1e-3), (
+        "it has a direction"
+    )
 
 
 def test_alone_or_all_alike_there_is_nothing_to_tell_apart() -> None:
     one = torch.randn(3, 4, requires_grad=True)
-    loss = info_nce(one, torch.randn(3, 4), torch.tensor([2, 2, 2]), 0.2)
+    loss = info_nce_of_targets(one, torch.randn(3, 4), torch.tensor([2, 2, 2]), 0.2)
     assert loss.item() == 0.0
     loss.backward()
     assert one.grad is not None
     assert not one.grad.any()
-    assert info_nce(one[:1], one[:1], torch.tensor([1]), 0.2).item() == 0.0
+    assert info_nce_of_targets(one[:1], one[:1], torch.tensor([1]), 0.2).item() == 0.0

@@ -27,7 +27,7 @@ from modalmix.models.contract.sequential import Items, Steps
 from modalmix.models.contract.streams import StreamConfig, StreamRecommender
 from modalmix.nn.camoe import CAMoE
 from modalmix.nn.category import Labels, plain_bce
-from modalmix.nn.contrast import info_nce
+from modalmix.nn.contrast import info_nce_of_targets
 from modalmix.nn.packing import Packing, last_positions
 from modalmix.nn.swap import draw_share
 from modalmix.nn.times import TemporalExperts, TimeEncoding
@@ -172,7 +172,7 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
             target = read.packing.pack(batch.targets)
             own = items.outputs[:, : config.dim].index_select(0, target)
             state = read.packing.pack(states[:, :, : config.dim])
-            terms["id-contrast"] = config.id_contrast * info_nce(state, own, target, config.temperature)
+            terms["id-contrast"] = config.id_contrast * info_nce_of_targets(state, own, target, config.temperature)
         if self.head is not None:
             terms["category"] = config.category * self.category_loss(read, items.beside.labels)
         if config.placeholder:
@@ -201,7 +201,7 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
         for k, fill in enumerate(self.placeholders, start=1):
             replaced = torch.where(chosen, fill(read.time), read.streams[k])
             after = self.encode_last(k, replaced, read.packing)
-            losses.append(info_nce(before[k], after, target, self.config.placeholder_temperature))
+            losses.append(info_nce_of_targets(before[k], after, target, self.config.placeholder_temperature))
         return torch.stack(losses).mean()
 
 

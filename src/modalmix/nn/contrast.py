@@ -1,4 +1,4 @@
-"""InfoNCE: a row should find its partner among all partners of a batch."""
+"""InfoNCE where rows have targets: a row should find its partner among those of rows with another target."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor
 from modalmix.nn.features import unit_rows
 
 
-def info_nce(
+def info_nce_of_targets(
     one: Float[Tensor, "batch dim"],
     other: Float[Tensor, "batch dim"],
     target: Int[Tensor, " batch"],
