@@ -226,8 +226,8 @@ row are in `sequences.jsonl`. Each user's last event is the test, the one before
 order of the file. Full ranking over all items. Mean ± sd over n seeds. Selection by validation NDCG@10, mask=none.
 mask=none keeps what somebody has met among the candidates; mask=seen leaves it out. p: paired t-test of NDCG@10
 (mask=none) against cammsr over users, Holm-corrected over the models. Every model has its defaults but for the settings
-named. Sequential models are asked at test with all that came before, popularity and itemknn know the train events alone
-and miss the last one. CPU seconds were measured with other work on the machine.
+named. All but popularity are asked at test with everything that came before, the validation event included, and learn
+from train events alone. CPU seconds were measured with other work on the machine.
 
 """
 

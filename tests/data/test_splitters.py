@@ -97,6 +97,12 @@ def test_one_user_and_one_item(dataset_of):
         make_split(dataset_of([0], [0]), SplitConfig(kind="cold-item"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_held_out_in_order_is_said(drawn, kind):
+    split = make_split(drawn, SplitConfig(kind=kind))
+    assert split.testing().in_order == split.validation().in_order == (kind in ("leave-last-two-out", "global-time"))
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +15,8 @@ from modalmix.data.split import Holdout
 from modalmix.evaluation import evaluate, validation_score
 from modalmix.evaluation.calibration import fit_calibration
 from modalmix.evaluation.settings import EvaluateConfig
-from modalmix.models.contract import Query
+from modalmix.models.contract import Query, Scorer
+from modalmix.models.contract.calibrated import Calibration, calibrate
 from modalmix.models.contract.history import HistoryScorer
 
 TRAIN, VALID, TEST = [(0, 3), (0, 1), (1, 2), (2, 4)], [(0, 2), (1, 0)], [(0, 5), (1, 4), (3, 1)]
@@ -95,6 +97,34 @@ def test_who_reads_times_is_told_when_what_was_known_then_happened(holdout_of: H
         [when[user, item] for item in row] for user, row in zip((0, 1, 3), scorer.asked, strict=True)
     ]
     assert without.times == []
+
+
+class Follower:
+    """Scores an item 1 where the user has met the one before it; keeps whom it was asked to follow."""
+
+    def __init__(self, met: sp.csr_matrix) -> None:
+        self.met = met
+
+    def following(self, met: sp.csr_matrix) -> "Follower":
+        return Follower(met)
+
+    def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
+        assert query.users is not None
+        return torch.from_numpy(np.roll(self.met[query.users.numpy()].toarray(), 1, axis=1))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("in_order", "found"), [(True, 1.0), (False, 0.25)])
+def test_who_follows_events_is_told_of_those_before_a_held_out_one(
+    holdout_of: HoldoutOf, in_order: bool, found: float, wrapped: bool
+) -> None:
+    """User 0 met 1, then 2, then 3: only who knows of 2 expects 3; to others what is left, 0, 3, 4, 5, is alike."""
+    holdout = replace(holdout_of([(0, 3)], [(0, 1)], users=1, items=6, valid=[(0, 2)]), in_order=in_order)
+    scorer: Scorer = Follower(holdout.train.csr)
+    if wrapped:
+        scorer = calibrate(scorer, torch.ones(6, dtype=torch.bool), Calibration(1.0, 0.5))
+    config = EvaluateConfig(metrics=("recall",), ks=(1,), mask="seen")
+    assert evaluate(scorer, holdout, config).pools["all"].metrics["recall@1"].mean == pytest.approx(found)
 
 
 def test_calibration_asks_with_histories_too(holdout_of: HoldoutOf) -> None:

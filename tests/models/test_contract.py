@@ -29,6 +29,8 @@ from modalmix.models.contract import (
     Scorer,
     find_model,
 )
+from modalmix.models.contract.calibrated import Calibration, calibrate
+from modalmix.models.contract.histories import FollowingScorer
 from modalmix.models.contract.sequential import SequentialConfig
 from modalmix.train.loop import set_learning_rates
 
@@ -290,6 +292,25 @@ def test_histories_are_answered_or_refused(learnt: Recommender[Any], planted: Pl
     assert scores.shape == (2, ITEMS)
     assert torch.isfinite(scores).all()
     torch.testing.assert_close(scores[1:], alone, atol=1e-5, rtol=1e-5)  # padding says nothing
+
+
+def test_who_follows_new_events_scores_them_like_a_history(learnt: Recommender[Any], planted: Planted) -> None:
+    catalog = planted.train.catalog
+    more = catalog.extend(pl.DataFrame({"item": ["new"]}), {"look": np.ones((1, 12), dtype=np.float32)})
+    warm = torch.from_numpy(planted.train.warm)
+    known = (planted.train.interactions + planted.held_out).csr
+    for over, calibration in ((catalog, Calibration()), (more, Calibration()), (catalog, Calibration(0.5, 2.0))):
+        scorer = calibrate(learnt.scorer(over), warm, calibration)
+        if not isinstance(scorer, FollowingScorer) or not isinstance(learnt.scorer(over), FollowingScorer):
+            pytest.skip("does not follow events")
+        users = Query(users=torch.tensor([0, 7]))
+        before = scorer(users)
+        history = torch.tensor(np.stack([known[user].indices for user in (0, 7)]).astype(np.int64))
+        assert history.shape == (2, 8)  # six train events, two held out
+        torch.testing.assert_close(scorer.following(known)(users), scorer(Query(history=history)))
+        torch.testing.assert_close(scorer.following(planted.train.interactions.csr)(users), before)
+        torch.testing.assert_close(scorer(users), before)  # the scorer itself stays as it is
+        assert not torch.allclose(scorer.following(known)(users), before)
 
 
 def test_nothing_of_size_users_times_items_is_kept(learnt: Recommender[Any]) -> None:

@@ -14,6 +14,9 @@ from modalmix.data.interactions import Interactions
 from modalmix.data.sequences import Sequences
 from modalmix.files import sha256_values
 
+IN_ORDER = ("leave-last-two-out", "global-time")
+"""Kinds of split whose parts follow each other: of each user, or of all."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
@@ -54,6 +57,7 @@ class Holdout:
     """Held-out interactions to rank against, with what is needed to mask and to group.
 
     `seen` are the events known at that time: train at validation, train + validation at test. `train` is always train.
+    `in_order` says that what is seen came before what is held out, so that scores may follow it.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Holdout:
     train: Interactions
     catalog: Catalog
     users: IdMap
+    in_order: bool = False
 
     @cached_property
     def warm(self) -> Bool[np.ndarray, " items"]:
@@ -104,7 +109,8 @@ class Split:
         return self._holdout("test", self.test, self.train + self.valid)
 
     def _holdout(self, name: str, positives: Interactions, seen: Interactions) -> Holdout:
-        return Holdout(name, positives, seen, self.train, self.dataset.catalog, self.dataset.users)
+        dataset = self.dataset
+        return Holdout(name, positives, seen, self.train, dataset.catalog, dataset.users, self.kind in IN_ORDER)
 
     @cached_property
     def sha256(self) -> str:

@@ -16,6 +16,7 @@ from modalmix.evaluation.pools import Pool, Rows, masked_items
 from modalmix.evaluation.sampled import sample_candidates
 from modalmix.evaluation.settings import EvaluateConfig
 from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.histories import FollowingScorer
 from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.query import Query, Scorer
 
@@ -45,6 +46,8 @@ def rank(scorer: Scorer, holdout: Holdout, pools: Mapping[str, Pool], config: Ev
         raise EvaluateError(
             "the model's scorer", got=type(scorer).__name__, expected="a callable: query in, scores out"
         )
+    if holdout.in_order and isinstance(scorer, FollowingScorer):
+        scorer = scorer.following(holdout.seen.csr)
     users = np.unique(np.concatenate([pool.users for pool in pools.values()]))
     masked = masked_items(holdout, config.mask)[users]
     found: dict[str, list[_Found]] = {name: [] for name in pools}

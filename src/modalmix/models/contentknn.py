@@ -3,6 +3,7 @@
 from typing import final
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -45,8 +46,14 @@ class ContentKNNScorer:
         """`features`: rows of length 1 or zeros; `history[offsets[u] : offsets[u + 1]]`: the items of user u."""
         self.items = torch.cat(features, dim=1) / len(features)
         self.without_content = ~present.any(dim=1)
-        self._features = features
+        self._features, self._present = features, present
         self._offsets, self._history = offsets, history
+
+    def following(self, met: sp.csr_matrix) -> "ContentKNNScorer":
+        """This scorer where users have met this: [users, training items]."""
+        offsets, history = (torch.from_numpy(one.astype(np.int64)) for one in (met.indptr, met.indices))
+        device = self._history.device
+        return ContentKNNScorer(self._features, self._present, offsets.to(device), history.to(device))
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         return self.vectors(query) @ self.items.T

@@ -80,6 +80,10 @@ class EASEScorer:
     def __len__(self) -> int:
         return self.n_items
 
+    def following(self, met: sp.csr_matrix) -> "EASEScorer":
+        """This scorer where users have met this: [users, training items]."""
+        return EASEScorer(met, self.weights, self.n_items)
+
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items. Raises QueryError for an empty history."""
         met = history_rows(query, self.histories, len(self))[:, : len(self.weights)]

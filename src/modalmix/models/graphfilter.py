@@ -108,13 +108,19 @@ class GraphFilterScorer:
 
     def __init__(self, weights: ItemFilter, cold: Bool[np.ndarray, " items"], from_warm: sp.csr_matrix) -> None:
         """`from_warm` [cold items, training items]: rows sum to 1, or 0 for an item without such a neighbour."""
-        self.filter = weights
+        self.filter, self._parts = weights, (cold, from_warm)
         self.cold = torch.from_numpy(np.flatnonzero(cold))
         self.near_cold = np.unique(from_warm.indices)  # often few of all items
         self.from_warm = from_warm[:, self.near_cold]
 
     def __len__(self) -> int:
         return int(self.filter.weights.shape[0])
+
+    def following(self, met: sp.csr_matrix) -> "GraphFilterScorer":
+        """This scorer where users have met this: [users, training items]."""
+        met = met.copy()
+        met.resize(met.shape[0], len(self))
+        return GraphFilterScorer(ItemFilter(met, self.filter.weights), *self._parts)
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items. Raises QueryError for an empty history."""

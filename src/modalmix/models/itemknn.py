@@ -92,6 +92,10 @@ class ItemKNNScorer:
     def __len__(self) -> int:
         return int(self.nearest.shape[0])
 
+    def following(self, met: sp.csr_matrix) -> "ItemKNNScorer":
+        """This scorer where users have met this: [users, training items]."""
+        return ItemKNNScorer(met, self.nearest)
+
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items. Raises QueryError for an empty history."""
         histories = history_rows(query, self.histories, len(self))

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
+import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modalmix.models.contract.dot import DotScorer
+from modalmix.models.contract.histories import FollowingScorer
 from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.query import Query, Scorer
 from modalmix.models.contract.retrieval import PairScorer
@@ -54,6 +56,12 @@ class CalibratedScorer:
 
     def __init__(self, scorer: Scorer, warm: Bool[Tensor, " items"], calibration: Calibration) -> None:
         self.scorer, self.warm, self.calibration = scorer, warm, calibration
+
+    def following(self, met: sp.csr_matrix) -> Scorer:
+        """This scorer where users have met this; itself where scores do not follow what they have met."""
+        if not isinstance(self.scorer, FollowingScorer):
+            return self
+        return CalibratedScorer(self.scorer.following(met), self.warm, self.calibration)
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items."""

@@ -1,10 +1,25 @@
-"""The items behind a query as a sparse matrix: train events of known users, or the histories it brings."""
+"""What users have met as a set: the items behind a query as a sparse matrix, and models that follow them."""
+
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse as sp
 
 from modalmix.errors import QueryError
-from modalmix.models.contract.query import Query
+from modalmix.models.contract.query import Query, Scorer
+
+
+@runtime_checkable
+class FollowingScorer(Scorer, Protocol):
+    """A Scorer that scores a known user by what this one has met alone, so that new events need no training.
+
+    Query(users=...) stands for the train events. Where events have an order the evaluator has it follow those known
+    at that time, as scorers do that read histories in order.
+    """
+
+    def following(self, met: sp.csr_matrix) -> Scorer:
+        """This scorer where users have met this: [users, training items], 1 where they have."""
+        ...
 
 
 def history_rows(query: Query, known: sp.csr_matrix, n_items: int) -> sp.csr_matrix:
