@@ -250,6 +250,20 @@ def test_one_category_an_item_is_learnt_by_cross_entropy(content_shop: Shop) -> 
     torch.testing.assert_close(built.loss(steps())["category"], expected)
 
 
+@pytest.mark.parametrize("weighting", ["confidence", "agreement"])
+def test_how_sure_a_head_of_one_category_an_item_is(content_shop: Shop, weighting: str) -> None:
+    """sum_c p_c ln p_c, p = softmax; for agreement only where an item has no category."""
+    data = with_categories(content_shop(), [None if k == 4 else NAMES[k % 3] for k in range(ITEMS)])
+    built = model(data, category_weighting=weighting)
+    assert built.categories.single
+    for head in built.heads:
+        torch.nn.init.normal_(head.weight, std=1.0)
+    found = built.routing(Query(users=torch.tensor([0])), torch.tensor([4]))["modality"][0]
+    e = built.items(data.catalog).inputs[4].view(3, 8) + built.positions[0]
+    p = torch.stack([head(one).softmax(dim=0) for head, one in zip(built.heads, e, strict=True)])
+    torch.testing.assert_close(found, (3 * (p * p.log()).sum(dim=1).softmax(dim=0)).detach())
+
+
 def test_without_categories_all_weigh_the_same_and_it_says_so(content_shop: Shop) -> None:
     with pytest.warns(UserWarning, match="no column 'categories'"):
         built = model(content_shop())

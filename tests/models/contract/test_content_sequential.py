@@ -2,12 +2,16 @@
 
 from typing import Any, final
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from modalmix.data.catalog import Catalog
+from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError
+from modalmix.models.contract import Query, find_model
 from modalmix.models.contract.content import ModalityFeatures, read_content
 from modalmix.models.contract.content_sequential import ContentSequentialConfig, ContentSequentialRecommender
 from tests.models.conftest import Shop
@@ -46,6 +50,24 @@ def test_what_an_item_has_is_summed_over_its_id(data: TrainData) -> None:
     expected = torch.full((ITEMS, 4), 11.0)
     expected[3], expected[4], expected[[5, 29]] = 10.0, 1.0, 0.0
     torch.testing.assert_close(content, expected)
+
+
+@pytest.mark.parametrize("rows", ["all alike", "one item"])
+@pytest.mark.parametrize("name", ["cammsr", "fdsa", "sasreccontent", "unisrec"])
+def test_a_modality_that_tells_no_item_from_another_is_not_read(content_shop: Shop, name: str, rows: str) -> None:
+    x = np.ones((ITEMS, 8), dtype=np.float32)
+    if rows == "one item":
+        x[np.arange(ITEMS) != 3] = np.nan
+    data = content_shop()
+    catalog = Catalog(data.catalog.items, {"text": Modality.from_matrix("text", x)}, data.catalog.table)
+    data = TrainData(data.users, catalog, data.interactions)
+    found = find_model(name)
+    with pytest.warns(UserWarning, match="'text' have the same features: nothing is read of it"):
+        built = found.recommender(found.config.parse({"dim": 8, "hidden": 8, "length": 5, "whiten": 4}), data)
+    batch = next(iter(built.batches(data, 64, np.random.default_rng(0))))
+    torch.stack(list(built.loss(batch).values())).sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in built.parameters() if p.grad is not None)
+    assert bool(built.eval().scorer(catalog)(Query(users=torch.arange(3))).isfinite().all())
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What models that know items by their content alone share: features, candidates, the ranking loss, the scorer."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeVar, cast, final
@@ -103,6 +104,9 @@ class ModalityFeatures(nn.Module):
         if whiten:
             centre, directions = whitening(x[learnt_on], whiten)
             self.width = directions.shape[1]
+            if not self.width:
+                alike = f"all {len(learnt_on):,} items with train interactions that have modality '{modality.name}'"
+                warnings.warn(f"{alike} have the same features: nothing is read of it", stacklevel=2)
             self.centre, self.directions = centre.float(), (directions / max(1, self.width) ** 0.5).float()
             x = self.whitened(x, present)
         self.x: Tensor
