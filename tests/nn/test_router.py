@@ -174,7 +174,8 @@ class TestWhatEachKindSees:
     ) -> None:
         router = learnt(kind, cues=cues)
         allowed = torch.ones(ITEMS, EXPERTS, dtype=torch.bool)
-        logits = router.every(router.users(*users), router.items(*items, allowed))
+        u, i = torch.cartesian_prod(torch.arange(USERS), torch.arange(ITEMS)).T
+        logits = router.pairs(router.users(*users).rows(u), router.items(*items, allowed).rows(i))
         (logits * torch.randn_like(logits)).sum().backward() if kind != "uniform" else None
         assert all(weight.grad is not None and bool(weight.grad.any()) for weight in router.parameters())
 

@@ -28,17 +28,19 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return _times_transposed(x, weight.detach().to(x.dtype)).to(weight.dtype)
+        return times_transposed(x, weight.detach().to(x.dtype)).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
         (x,) = ctx.saved_tensors
         gradient = gradients[0].T.to(x.dtype).contiguous()
-        return None, _times_transposed(gradient, x.T).to(gradients[0].dtype)
+        return None, times_transposed(gradient, x.T).to(gradients[0].dtype)
 
 
-def _times_transposed(a: Float[Tensor, "rows inner"], b: Float[Tensor, "columns inner"]) -> Tensor:
-    """a bᵀ."""
+def times_transposed(
+    a: Float[Tensor, "rows inner"], b: Float[Tensor, "columns inner"]
+) -> Float[Tensor, "rows columns"]:
+    """a bᵀ, without gradients. For few shapes: oneDNN keeps a kernel for every new one."""
     # oneDNN takes no empty matrix
     if _ONEDNN and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() and b.numel():
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from modalmix.nn.linear import times_transposed
+
 MASKED = -1e4  # a logit so low that its softmax is 0 in float32, and that arithmetic stays finite
 _FIRST_WINS = 1e-5  # experts that tie are told apart, everywhere alike: the earlier one wins
 RouterKind = Literal["bilinear", "mlp", "user", "item", "uniform"]
@@ -125,15 +127,16 @@ class PairRouter(nn.Module):
         return logits / self.temperature
 
     def every(self, users: Side, items: Side) -> Float[Tensor, "experts users items"]:
-        """Logits of all users with all items: one product an expert. Take few users at a time."""
+        """Logits of all users with all items, without gradients. Take few users at a time."""
         assert items.bias is not None
         if self.kind == "mlp":
             met, alone = users.vectors[:, : -self.experts], users.vectors[:, -self.experts :]
             hidden = F.gelu(met[:, None] + items.vectors)
             logits = (hidden @ self.out.T + alone[:, None] + items.bias).permute(2, 0, 1).contiguous()
         else:
-            vectors = users.vectors.transpose(0, 1)
-            logits = torch.matmul(vectors, items.vectors.T).add_(items.bias.T.unsqueeze(1))
+            vectors = users.vectors.detach().transpose(0, 1)
+            logits = times_transposed(vectors.flatten(0, 1), items.vectors.detach()).view(*vectors.shape[:2], -1)
+            logits.add_(items.bias.detach().T.unsqueeze(1))
         return logits.div_(self.temperature) if self.temperature != 1 else logits
 
     def of_lists(self, users: Side, items: Side) -> Float[Tensor, "users listed experts"]:

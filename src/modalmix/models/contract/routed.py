@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modalmix.errors import QueryError
 from modalmix.models.contract.query import Query
 from modalmix.nn.gates import top_k_softmax
+from modalmix.nn.linear import times_transposed
 from modalmix.nn.mixing import top_k_mixture
 from modalmix.nn.roles import PlainExperts, RoleExperts, available
 from modalmix.nn.router import PairRouter, Side
@@ -158,7 +159,8 @@ class RoutedScorer:
     def _mixed(self, said: Tensor, side: Side, items: Tensor | slice) -> Float[Tensor, "batch tile"]:
         assert self.mixture is not None
         logits = self.mixture.router.every(side, self._side.rows(items))
-        return top_k_mixture(logits, torch.bmm(said, self._said[:, items].transpose(1, 2)), self.mixture.top_k)
+        scores = torch.stack([times_transposed(*both) for both in zip(said, self._said[:, items], strict=True)])
+        return top_k_mixture(logits, scores, self.mixture.top_k)
 
     def _of_lists(self, nodes: Nodes, items: Int[Tensor, "batch listed"]) -> Float[Tensor, "batch listed"]:
         """Scores, but for the prior, of each query with items of its own. Only what the chosen experts say is read."""
