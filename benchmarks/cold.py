@@ -5,7 +5,6 @@ validation only; the test split is ranked once a row. Every model runs with its 
 values, which the paired tests need, go to results/per_user/ (not committed: 30 kB to 1 MB a row).
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from statistics import mean
@@ -14,7 +13,8 @@ from typing import Any
 from benchmarks.data import REAL, citeulike
 from benchmarks.paired import Row, paired_tests, per_user_file
 from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, by_data, command_line, spread
+from benchmarks.rows import RESULTS, Task, by_data, command_line
+from benchmarks.tables import best_first, head, line, p_value, spread
 from modalmix.data import Dataset
 from modalmix.evaluation import EvaluateConfig, fit_calibration, validation_score
 from modalmix.evaluation import evaluate as evaluate_scorer
@@ -139,41 +139,37 @@ def table() -> str:
 
 def _section(data: str, rows: list[dict[str, Any]]) -> str:
     found = tests_against_mamex(rows)
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[name_of(row)].append(row)
+    groups = best_first(rows, name_of, lambda row: _values([row], "cold", "ndcg@20")[0])
     hashes = ", ".join(sorted({row["split_sha256"][:12] for row in rows}))
     lines = [f"## {data}", "", f"Features: {DATA[data][1]}. Splits: {hashes}.", ""]
-    lines += [
-        "| model | n | cold NDCG@20 | cold Recall@20 | mixed NDCG@20 | mixed, not calibrated | warm NDCG@20 | CPU s |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    for name, ones in sorted(groups.items(), key=lambda item: -mean(_values(item[1], "cold", "ndcg@20"))):
+    names = ["cold NDCG@20", "cold Recall@20", "mixed NDCG@20", "mixed, not calibrated", "warm NDCG@20", "CPU s"]
+    lines += head(["model", "n", *names])
+    for name, ones in groups:
         cells = [spread(_values(ones, "cold", metric)) for metric in SHOWN]
         cells[0] += _mark(found, name, "cold")
         cells += [spread(_values(ones, "all", "ndcg@20")) + _mark(found, name, "all")]
         cells += [f"{mean(row['uncalibrated']['ndcg@20']['mean'] for row in ones):.4f}"]
         cells += [f"{mean(_values(ones, 'warm', 'ndcg@20')):.4f}", f"{mean(row['cpu_s'] for row in ones):.0f}"]
-        lines.append(f"| {name} | {len(ones)} | " + " | ".join(cells) + " |")
+        lines.append(line([name, str(len(ones)), *cells]))
     floors = [row["evaluation"]["pools"]["cold"]["floors"] for row in rows]
     lines += ["", f"Floor of the cold pool: random {mean(f['random']['ndcg@20'] for f in floors):.4f}."]
     if found:
         lines += ["In brackets: p of the paired t-test against mamex over users, Holm-corrected over the models."]
     lines += ["", "Calibrations, validation NDCG@20 of the mixed pool (mean over the same rows):", ""]
-    lines += ["| model | " + " | ".join(CALIBRATIONS) + " |", "|---|" + "---|" * len(CALIBRATIONS)]
-    for name, ones in sorted(groups.items()):
+    lines += head(["model", *CALIBRATIONS])
+    for name, ones in sorted(groups):
         scores = [mean(row["calibrations"][kind]["validation"] for row in ones) for kind in CALIBRATIONS]
-        lines.append(f"| {name} | " + " | ".join(f"{score:.4f}" for score in scores) + " |")
+        lines.append(line([name, *(f"{score:.4f}" for score in scores)]))
     return "\n".join(lines) + "\n"
 
 
-def _values(rows: list[dict[str, Any]], pool: str, metric: str) -> list[float]:
+def _values(rows: Iterable[Row], pool: str, metric: str) -> list[float]:
     return [row["evaluation"]["pools"][pool]["metrics"][metric]["mean"] for row in rows]
 
 
 def _mark(found: Mapping[tuple[str, str], float], name: str, pool: str) -> str:
     p = found.get((name, pool))
-    return "" if p is None else " (p < .001)" if p < 0.001 else f" (p {p:.3f})"
+    return "" if p is None else f" (p {p_value(p)})"
 
 
 def show(row: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ results/per_user/ (not committed).
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,8 @@ import numpy as np
 from benchmarks.data import REAL
 from benchmarks.paired import Row, paired_tests, per_user_file
 from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, by_data, command_line, spread
+from benchmarks.rows import RESULTS, Task, by_data, command_line
+from benchmarks.tables import best_first, costs, head, line, p_value, spread
 from modalmix.data import Dataset, Holdout
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
@@ -134,28 +134,20 @@ def table() -> str:
 
 
 def _section(data: str, rows: list[dict[str, Any]]) -> str:
-    found, groups = tests_against_magnet(rows), defaultdict(list)
-    for row in rows:
-        groups[name_of(row)].append(row)
+    found = tests_against_magnet(rows)
     lines = [f"## {data}", "", f"{DATA[data][2]}. Split {rows[0]['split_sha256'][:12]}.", ""]
-    lines += ["| model | n | Recall@20, mask=train | NDCG@20 | p | Recall@20, mask=seen | NDCG@20 | validation |"]
-    lines[-1] += " sparse users | long tail | CPU s | an epoch |"
-    lines += ["|---" * 12 + "|"]
-    for name, ones in sorted(groups.items(), key=lambda group: -mean(_values(group[1], "train", "recall@20"))):
-        p = found.get(name)
+    names = ["model", "n", "Recall@20, mask=train", "NDCG@20", "p", "Recall@20, mask=seen", "NDCG@20", "validation"]
+    lines += head([*names, "sparse users", "long tail", "CPU s", "an epoch"])
+    for name, ones in best_first(rows, name_of, lambda row: _values([row], "train", "recall@20")[0]):
         cells = [name, str(len(ones)), *(spread(_values(ones, "train", metric)) for metric in SHOWN)]
-        cells += ["" if p is None else "< .001" if p < 0.001 else f"{p:.3f}"]
-        cells += [spread(_values(ones, "seen", metric)) for metric in SHOWN]
+        cells += [p_value(found.get(name)), *(spread(_values(ones, "seen", metric)) for metric in SHOWN)]
         cells += [f"{mean(row['validation'] for row in ones):.4f}"]
         cells += [f"{mean(_values(ones, part, 'recall@20')):.4f}" for part in ("sparse users", "long tail")]
-        cells += [f"{mean(row['cpu_s'] for row in ones):.0f}"]
-        epochs = [row["epoch_cpu_s"] for row in ones if row["epoch_cpu_s"] is not None]
-        cells += [f"{mean(epochs):.1f}" if epochs else ""]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(line([*cells, *costs(ones)]))
     return "\n".join(lines) + "\n"
 
 
-def _values(rows: list[dict[str, Any]], part: str, metric: str) -> list[float]:
+def _values(rows: Iterable[Row], part: str, metric: str) -> list[float]:
     return [row["test"][part]["pools"]["all"]["metrics"][metric]["mean"] for row in rows]
 
 

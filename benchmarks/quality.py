@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.data import REAL
-from benchmarks.rows import RESULTS, Task, command_line, read, spread
+from benchmarks.rows import RESULTS, Task, command_line, read
+from benchmarks.tables import spread
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model

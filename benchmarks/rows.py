@@ -3,10 +3,9 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -86,11 +85,6 @@ def command_line(
     keys = [(task, str(dict(task.key))) for task in tasks()]
     chosen = [task for task, key in keys if all(text in key for text in options.only)]
     run([one for one in chosen if not any(text in str(dict(one.key)) for text in options.skip)], path, report)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean, and standard deviation where there are several."""
-    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def _append(path: Path, line: str) -> None:

@@ -7,7 +7,6 @@ Per-user values, which the paired tests need, go to results/per_user/ (not commi
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,8 @@ import polars as pl
 from benchmarks.data import REAL
 from benchmarks.paired import Row, paired_tests, per_user_file
 from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, by_data, command_line, spread
+from benchmarks.rows import RESULTS, Task, by_data, command_line
+from benchmarks.tables import best_first, costs, head, line, p_value, spread
 from modalmix.data import Catalog, Dataset
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
@@ -180,35 +180,25 @@ def table() -> str:
 
 
 def _section(data: str, rows: list[dict[str, Any]]) -> str:
-    found, groups = tests_against_cammsr(rows), defaultdict(list)
-    for row in rows:
-        groups[name_of(row)].append(row)
-    best_first = sorted(groups.items(), key=lambda group: -mean(_values(group[1], "none", TESTED)))
+    found = tests_against_cammsr(rows)
+    groups = best_first(rows, name_of, lambda row: _values([row], "none", TESTED)[0])
     lines = [f"## {data}", "", f"{DATA[data][1]}. Split {rows[0]['split_sha256'][:12]}.", ""]
-    heads = ["model", "n", "NDCG@10", "p", "Recall@10", "NDCG@10, mask=seen", "Recall@10, mask=seen"]
-    lines += [_line([*heads, "validation", "best epoch", "CPU s", "an epoch"]), "|---" * 11 + "|"]
-    for name, ones in best_first:
-        p = found.get(name)
-        cells = [name, str(len(ones)), spread(_values(ones, "none", TESTED))]
-        cells += ["" if p is None else "< .001" if p < 0.001 else f"{p:.3f}"]
+    names = ["model", "n", "NDCG@10", "p", "Recall@10", "NDCG@10, mask=seen", "Recall@10, mask=seen"]
+    lines += head([*names, "validation", "best epoch", "CPU s", "an epoch"])
+    for name, ones in groups:
+        cells = [name, str(len(ones)), spread(_values(ones, "none", TESTED)), p_value(found.get(name))]
         cells += [spread(_values(ones, "none", "recall@10"))]
         cells += [spread(_values(ones, "seen", metric)) for metric in (TESTED, "recall@10")]
         cells += [f"{mean(row['validation'] for row in ones):.4f}", f"{mean(row['best_epoch'] for row in ones):.0f}"]
-        cells += [f"{mean(row['cpu_s'] for row in ones):.0f}"]
-        epochs = [row["epoch_cpu_s"] for row in ones if row["epoch_cpu_s"] is not None]
-        lines.append(_line([*cells, f"{mean(epochs):.1f}" if epochs else ""]))
+        lines.append(line([*cells, *costs(ones)]))
     for mask in ("none", "seen"):
         names = [f"{metric}@{k}" for metric in METRICS for k in KS]
-        lines += ["", f"All figures, mask={mask}:", "", _line(["model", *names]), "|---" * (1 + len(names)) + "|"]
-        lines += [_line([name, *(f"{mean(_values(ones, mask, m)):.4f}" for m in names)]) for name, ones in best_first]
+        lines += ["", f"All figures, mask={mask}:", "", *head(["model", *names])]
+        lines += [line([name, *(f"{mean(_values(ones, mask, m)):.4f}" for m in names)]) for name, ones in groups]
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _values(rows: list[dict[str, Any]], mask: str, metric: str) -> list[float]:
+def _values(rows: Iterable[Row], mask: str, metric: str) -> list[float]:
     return [row["test"][mask]["pools"]["all"]["metrics"][metric]["mean"] for row in rows]
 
 
