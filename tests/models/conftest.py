@@ -1,4 +1,4 @@
-"""A small shop whose users follow content, for the tests of content models."""
+"""A small shop whose users follow content, for the tests of content models; who met what, for those of the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +10,9 @@ from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
 from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
+
+# So that a failed assert in these says what it compared, as one in a test file does.
+pytest.register_assert_rewrite("tests.models.sequences", "tests.models.training")
 
 Shop = Callable[..., TrainData]
 
@@ -62,3 +65,12 @@ def content_correlation() -> Correlation:
         return float(np.mean([np.corrcoef(scores[u], -distance[u])[0, 1] for u in range(len(scores))]))
 
     return correlate
+
+
+@pytest.fixture
+def met() -> np.ndarray:
+    """Who met what: 30 users, 12 items. Item 5 is cold, every user has an event."""
+    met = (np.random.default_rng(0).random((30, 12)) < 0.25).astype(np.float64)
+    met[:, 5] = 0
+    met[met.sum(axis=1) == 0, 0] = 1
+    return met

@@ -1,21 +1,23 @@
 """ALDI against its equations."""
 
-from collections.abc import Callable
-
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from modalmix.data.catalog import Catalog
 from modalmix.data.interactions import Interactions
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError
 from modalmix.models.aldi import ALDI, ALDIConfig, identity_margin, soft_cross_entropy, trust
 from modalmix.models.contract import Query, Triples, teach
+from tests.models.conftest import Correlation, Shop
+from tests.models.training import (
+    cold_items_are_content_alone,
+    cold_items_follow_content,
+    refuses_bad_catalogues,
+    train,
+    users_without_events_get_zeros,
+)
 
-Shop = Callable[..., TrainData]
-Correlation = Callable[[TrainData, np.ndarray], float]
 EVERYONE = Query(users=torch.arange(40))
 
 
@@ -111,20 +113,11 @@ def test_warm_items_are_scored_by_the_teacher_and_cold_ones_by_the_student(conte
 
 def test_a_cold_vector_depends_on_content_alone(content_shop: Shop) -> None:
     data = content_shop()
-    of = model(data)
-    features = {name: m.matrix(np.array([26])) for name, m in data.catalog.modalities.items()}
-    scores = of.scorer(data.catalog.extend(pl.DataFrame({"item": [1000]}), features))(EVERYONE)
-    torch.testing.assert_close(scores[:, 30], scores[:, 26])
-    with torch.no_grad():
-        of.teacher_items += 1.0
-    torch.testing.assert_close(of.scorer(data.catalog)(EVERYONE)[:, 24:], scores[:, 24:30])
+    cold_items_are_content_alone(model(data), data)
 
 
 def test_a_user_without_events_gets_zeros(content_shop: Shop) -> None:
-    data = content_shop()
-    kept = data.interactions.take(data.interactions.user != 7)
-    data = TrainData(data.users, data.catalog, kept)
-    assert not model(data).scorer(data.catalog)(EVERYONE)[7].any()
+    users_without_events_get_zeros(model, content_shop)
 
 
 def test_gradients_reach_the_student_only(content_shop: Shop) -> None:
@@ -151,23 +144,11 @@ def test_it_learns_and_cold_items_follow_content(
 ) -> None:
     data = content_shop(users=80, items=60, cold=20)
     of = model(data, dim=8, hidden=20, lr=0.01, loss=loss)
-    optimizer = of.optimizer()
-    for seed in range(40):
-        for triples in of.batches(data, 256, np.random.default_rng(seed)):
-            optimizer.zero_grad()
-            torch.stack(list(of.loss(triples).values())).sum().backward()
-            optimizer.step()
-    scores = of.scorer(data.catalog)(Query(users=torch.arange(80)))[:, 40:].numpy()
-    assert content_correlation(data, scores) > 0.5
+    train(of, data, 40)
+    cold_items_follow_content(of, data, content_correlation, 0.5)
 
 
 def test_bad_settings_and_catalogues(content_shop: Shop) -> None:
-    data = content_shop()
     with pytest.raises(ConfigError, match="temperature"):
         ALDIConfig.parse({"temperature": 0.0})
-    with pytest.raises(ModelError, match="Did you mean 'image'"):
-        model(data, modalities=("imgae",))
-    with pytest.raises(ModelError, match="no modality"):
-        model(TrainData(data.users, Catalog(data.catalog.items), data.interactions))
-    with pytest.raises(ModelError, match="training items first"):
-        model(data).scorer(content_shop(items=29).catalog)
+    refuses_bad_catalogues(model, content_shop)

@@ -1,6 +1,6 @@
 """ALS as a model: factors of the teacher, zeros for what was never met."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,8 @@ from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.als import ALS, ALSConfig
 from modalmix.models.contract import Query, TeacherConfig, teach
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 USERS = Query(users=torch.arange(40))
 
 

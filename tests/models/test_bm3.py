@@ -1,6 +1,5 @@
 """BM3 against a plain implementation; what gets no gradient; items without a train event."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,15 @@ from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, DataError
 from modalmix.models.bm3 import BM3, BM3Config, Pairs, distance
 from modalmix.models.contract import Query
+from tests.models.conftest import Correlation, Shop
+from tests.models.training import cold_items_follow_content, train
 
 USERS, ITEMS, COLD = 40, 30, 6
 BATCH = Pairs(torch.tensor([0, 1, 1, 7]), torch.tensor([3, 4, 9, 3]))
-Correlation = Callable[[TrainData, np.ndarray], float]
 
 
 @pytest.fixture
-def data(content_shop: Callable[..., TrainData]) -> TrainData:
+def data(content_shop: Shop) -> TrainData:
     return content_shop(absent={"image": [9, 27], "text": [27]})
 
 
@@ -136,18 +136,12 @@ def test_cold_and_added_items_are_their_content_at_the_length_of_warm_ones(data:
 
 @pytest.mark.parametrize("trainable", [False, True])
 def test_training_gives_cold_items_to_users_who_like_their_content(
-    content_shop: Callable[..., TrainData], content_correlation: Correlation, trainable: bool
+    content_shop: Shop, content_correlation: Correlation, trainable: bool
 ) -> None:
     data = content_shop(users=80)
     built = model(data, dim=16, lr=0.01, trainable_features=trainable)
-    optimizer, rng = built.optimizer(), np.random.default_rng(0)
-    for _ in range(60):
-        for batch in built.batches(data, 64, rng):
-            optimizer.zero_grad()
-            torch.stack(list(built.loss(batch).values())).sum().backward()
-            optimizer.step()
-    scores = built.eval().scorer(data.catalog)(Query(users=torch.arange(80))).numpy()
-    assert content_correlation(data, scores[:, -COLD:]) > 0.5
+    train(built, data, 60, size=64, rng=np.random.default_rng(0))
+    cold_items_follow_content(built.eval(), data, content_correlation, 0.5)
 
 
 @pytest.mark.parametrize("trainable", [False, True])

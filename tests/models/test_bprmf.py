@@ -1,19 +1,18 @@
 """BPR-MF against its formula."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from modalmix.data.split import TrainData
 from modalmix.models.bprmf import BPRMF, BPRMFConfig
 from modalmix.models.contract import Query, Triples
+from tests.models.conftest import Shop
 
 BATCH = Triples(torch.tensor([0, 1, 1, 7]), torch.tensor([3, 4, 5, 3]), torch.tensor([9, 3, 9, 0]))
 
 
 @pytest.fixture
-def data(content_shop: Callable[..., TrainData]) -> TrainData:
+def data(content_shop: Shop) -> TrainData:
     return content_shop()
 
 

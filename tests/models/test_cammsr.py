@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.cammsr import Cammsr, CammsrConfig
@@ -18,20 +17,9 @@ from modalmix.models.contract import Query
 from modalmix.models.contract.sequential import Steps
 from modalmix.nn.swap import swap_contrast
 from tests.models.conftest import Shop
+from tests.models.sequences import HISTORY, NAMES, TARGETS, check_causality, check_padding, several, with_categories
 
 ITEMS = 30
-HISTORY = torch.tensor([[0, 4, 8, 2], [9, 3, -1, -1], [5, -1, -1, -1]])
-TARGETS = torch.tensor([[4, 8, 2, 7], [3, 1, -1, -1], [6, -1, -1, -1]])
-NAMES = ("hats", "shoes", "socks")
-
-
-def with_categories(data: TrainData, values: list[Any]) -> TrainData:
-    table = pl.DataFrame({"item": data.catalog.items.series, "categories": values})
-    return TrainData(data.users, Catalog(data.catalog.items, data.catalog.modalities, table), data.interactions)
-
-
-def several(k: int) -> list[str] | None:
-    return None if k % 5 == 4 else [NAMES[k % 3]] + (["sale"] if k % 2 else [])
 
 
 @pytest.fixture
@@ -174,16 +162,8 @@ def test_routing_without_experts_has_weights_alone(data: TrainData) -> None:
 
 def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainData) -> None:
     built = model(data)
-    items = built.items(data.catalog)
-    changed = HISTORY.clone()
-    changed[0, 3] = 11
-    with torch.no_grad():
-        before, after = built.states(HISTORY, items), built.states(changed, items)
-        torch.testing.assert_close(after[0, :3], before[0, :3])
-        assert not torch.equal(after[0, 3], before[0, 3])
-        alone = built.states(HISTORY[1:2, :2], items)
-        torch.testing.assert_close(alone[0], before[1, :2], atol=1e-5, rtol=1e-5)
-        assert not before[1, 2:].any()
+    check_causality(built, HISTORY)
+    check_padding(built, HISTORY)
 
 
 def test_without_swapped_positions_the_contrast_is_of_the_sequences_themselves(data: TrainData) -> None:

@@ -1,7 +1,6 @@
 """CLCRec against its equations, restated plainly."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,12 @@ import pytest
 import torch
 
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError
 from modalmix.models.clcrec import CLCRec, CLCRecConfig, Contrasts, contrast
 from modalmix.models.contract import Query
+from tests.models.conftest import Correlation, Shop
+from tests.models.training import cold_items_follow_content, refuses_bad_modalities
 
-Shop = Callable[..., TrainData]
-Correlation = Callable[[TrainData, np.ndarray], float]
 EVERYONE = Query(users=torch.arange(40))
 
 
@@ -193,12 +192,10 @@ def train(built: CLCRec, data: TrainData, epochs: int = 60) -> None:
 def test_it_learns_and_cold_items_follow_content(
     content_shop: Shop, dims: dict[str, int], content_correlation: Correlation
 ) -> None:
-    """After training, users score the cold items nearest to their own items above the farthest."""
     data = content_shop(dims, users=80, items=60, cold=20)
     built = model(data, dim=8, lr=0.01, drawn=40)
     train(built, data)
-    scores = built.scorer(data.catalog)(Query(users=torch.arange(80)))[:, 40:].numpy()
-    assert content_correlation(data, scores) > 0.5
+    cold_items_follow_content(built, data, content_correlation, 0.5)
 
 
 def test_ids_and_content_come_together(content_shop: Shop) -> None:
@@ -229,10 +226,7 @@ def test_bad_input(content_shop: Shop) -> None:
     for settings in wrong:
         with pytest.raises(ConfigError):
             CLCRecConfig.parse(settings)
-    with pytest.raises(ModelError, match="text"):
-        model(content_shop(), modalities=("texts",))
-    with pytest.raises(ModelError, match="no item with a train interaction"):
-        model(content_shop(absent={"image": range(24)}))
+    refuses_bad_modalities(model, content_shop)
 
 
 def test_the_paper_preset_is_the_published_code() -> None:

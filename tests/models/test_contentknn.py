@@ -1,7 +1,5 @@
 """Content kNN against cosines worked out pair by pair."""
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 import pytest
@@ -12,8 +10,8 @@ from modalmix.data.split import TrainData
 from modalmix.errors import ModelError, QueryError
 from modalmix.models.contentknn import ContentKNN, ContentKNNConfig
 from modalmix.models.contract import Query
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 ABSENT = {"image": [0, 3, 28], "text": [3, 4, 29]}
 
 

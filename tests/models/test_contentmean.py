@@ -1,17 +1,11 @@
 """The linear mean by hand."""
 
-from collections.abc import Callable
-
-import numpy as np
 import pytest
 import torch
 
-from modalmix.data.split import TrainData
 from modalmix.models.contentmean import ContentMean, ContentMeanConfig
-from modalmix.models.contract import Query
-
-Shop = Callable[..., TrainData]
-Correlation = Callable[[TrainData, np.ndarray], float]
+from tests.models.conftest import Correlation, Shop
+from tests.models.training import cold_items_follow_content, train
 
 
 def test_vectors_are_the_mean_of_the_present_maps(content_shop: Shop) -> None:
@@ -31,18 +25,11 @@ def test_vectors_are_the_mean_of_the_present_maps(content_shop: Shop) -> None:
 def test_it_learns_and_cold_items_follow_content(
     content_shop: Shop, loss: str, content_correlation: Correlation
 ) -> None:
-    """After training, users score the cold items nearest to their own items above the farthest."""
     torch.manual_seed(0)
     data = content_shop(users=80, items=60, cold=20)
     model = ContentMean(ContentMeanConfig(dim=8, loss=loss, lr=0.02), data)
-    optimizer = model.optimizer()
-    for seed in range(60):
-        for triples in model.batches(data, 256, np.random.default_rng(seed)):
-            optimizer.zero_grad()
-            sum(model.loss(triples).values()).backward()
-            optimizer.step()
-    scores = model.scorer(data.catalog)(Query(users=torch.arange(80)))[:, 40:].numpy()
-    assert content_correlation(data, scores) > 0.6
+    train(model, data, 60)
+    cold_items_follow_content(model, data, content_correlation, 0.6)
 
 
 def test_items_without_content_get_the_mean_warm_vector(content_shop: Shop) -> None:

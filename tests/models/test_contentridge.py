@@ -1,7 +1,5 @@
 """Content ridge: one kernel ridge a modality by scikit-learn, their mean over what an item has by hand."""
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 import pytest
@@ -16,8 +14,8 @@ from modalmix.errors import ConfigError, ModelError
 from modalmix.models import contentridge
 from modalmix.models.contentridge import ContentRidge, ContentRidgeConfig
 from modalmix.models.contract import Query, TeacherConfig, teach
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 USERS = Query(users=torch.arange(40))
 TEACHER = {"dim": 5, "reg": 1.0}
 ABSENT = {"image": [0, 3, 28, 29], "text": [3, 4, 29]}  # 3 (warm) and 29 (cold) have nothing

@@ -1,18 +1,17 @@
 """DropoutNet by hand."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError
 from modalmix.models.contract import Query, TeacherConfig
 from modalmix.models.dropoutnet import DropoutNet, DropoutNetConfig, Pairs, hide
+from tests.models.conftest import Correlation, Shop
+from tests.models.plain_towers import perceptron
+from tests.models.training import cold_items_follow_content, refuses_bad_catalogues, train
 
-Shop = Callable[..., TrainData]
-Correlation = Callable[[TrainData, np.ndarray], float]
 BATCH = Pairs(torch.tensor([0, 7, 3]), torch.tensor([4, 1, 9, 2, 20]))
 
 
@@ -21,15 +20,6 @@ def model(data: TrainData, **settings: object) -> DropoutNet:
     built = DropoutNet(DropoutNetConfig.parse({"dim": 6, "hidden": 9, "teacher": {"dim": 5}, **settings}), data)
     built.prepare(data)
     return built
-
-
-def perceptron(network: torch.nn.Module, x: np.ndarray, train: bool) -> np.ndarray:
-    """W2 tanh(BatchNorm(W1 x + b1)) + b2 in numpy."""
-    p = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
-    h = x @ p["first.weight"].T + p["first.bias"]
-    mean, variance = (h.mean(axis=0), h.var(axis=0)) if train else (p["norm.running_mean"], p["norm.running_var"])
-    h = np.tanh((h - mean) / np.sqrt(variance + 1e-5) * p["norm.weight"] + p["norm.bias"])
-    return h @ p["out.weight"].T + p["out.bias"]
 
 
 def inputs(built: DropoutNet, preference: np.ndarray) -> np.ndarray:
@@ -122,22 +112,15 @@ def test_it_reproduces_the_teacher_and_cold_items_follow_content(
 ) -> None:
     data = content_shop(users=80, items=60, cold=20)
     built = model(data, dim=16, hidden=32, lr=0.01, teacher=TeacherConfig(dim=8), dropout=0.5)
-    optimizer = built.optimizer()
-    for seed in range(150):
-        for batch in built.batches(data, 64, np.random.default_rng(seed)):
-            optimizer.zero_grad()
-            torch.stack(list(built.loss(batch).values())).sum().backward()
-            optimizer.step()
+    train(built, data, 150, size=64)
     scores = built.scorer(data.catalog)(Query(users=torch.arange(80)))
     teacher = built.teacher_users @ built.teacher_items.T
     assert np.corrcoef(scores[:, :40].flatten(), teacher[:, :40].flatten())[0, 1] > 0.8
-    assert content_correlation(data, scores[:, 40:]) > 0.5
+    cold_items_follow_content(built, data, content_correlation, 0.5)
 
 
-def test_bad_settings(content_shop: Shop) -> None:
-    data = content_shop()
+def test_bad_settings_and_catalogues(content_shop: Shop) -> None:
     for bad in ({"dropout": 1.5}, {"top": -0.1}, {"loss": "bpr"}, {"hidden": 0}):
         with pytest.raises(ConfigError):
             DropoutNetConfig.parse(bad)
-    with pytest.raises(ModelError, match="Did you mean 'image'"):
-        model(data, modalities=("imgae",))
+    refuses_bad_catalogues(model, content_shop)

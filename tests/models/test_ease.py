@@ -13,27 +13,13 @@ from modalmix.errors import ConfigError, ModelError, QueryError
 from modalmix.models import ease
 from modalmix.models.contract import Query
 from modalmix.models.ease import EASE, EASEConfig
-
-
-def train_data(met: np.ndarray) -> TrainData:
-    user, item = (rows.astype(np.int32) for rows in np.nonzero(met))
-    users, items = met.shape
-    catalog = Catalog(IdMap(np.arange(items)))
-    return TrainData(IdMap(np.arange(users), "user"), catalog, Interactions(user, item, users, items))
+from tests.models.histories import scores_a_history_like_its_user, train_data
 
 
 def fitted(data: TrainData, **settings: float) -> EASE:
     model = EASE(EASEConfig.parse(settings), data)
     model.fit(data)
     return model
-
-
-@pytest.fixture
-def met() -> np.ndarray:
-    met = (np.random.default_rng(0).random((30, 12)) < 0.25).astype(np.float64)
-    met[:, 5] = 0  # a cold item
-    met[met.sum(axis=1) == 0, 0] = 1
-    return met
 
 
 def test_two_items_by_hand() -> None:
@@ -77,9 +63,7 @@ def test_scores_are_the_dense_product(met: np.ndarray) -> None:
 def test_a_history_is_scored_like_the_user_who_has_it(met: np.ndarray) -> None:
     data = train_data(met)
     scorer = fitted(data).scorer(data.catalog)
-    mine = np.flatnonzero(met[3])
-    history = torch.tensor([[*mine, mine[0], -1]])  # a repeat counts once, padding not at all
-    torch.testing.assert_close(scorer(Query(history=history)), scorer(Query(users=torch.tensor([3]))))
+    scores_a_history_like_its_user(scorer, data)
     with pytest.raises(QueryError, match="a history is empty"):
         scorer(Query(history=torch.tensor([[0], [-1]])))
 

@@ -6,21 +6,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalmix.data.drop import drop_modality
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contract import Query
-from modalmix.models.contract.sequential import Steps
 from modalmix.models.fdsa import FDSA, FDSAConfig
 from modalmix.nn.transformer import CausalTransformer
 from tests.models.conftest import Shop
+from tests.models.sequences import HISTORY, check_causality, check_padding, check_softmax_loss
 
 ITEMS, COLD = 30, 6
-HISTORY = torch.tensor([[0, 4, 8, 2], [9, 3, -1, -1], [5, -1, -1, -1]])
-TARGETS = torch.tensor([[4, 8, 2, 7], [3, 1, -1, -1], [6, -1, -1, -1]])
 
 
 @pytest.fixture
@@ -111,14 +108,8 @@ def test_an_item_without_content_has_no_feature_vector(data: TrainData) -> None:
 
 def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainData) -> None:
     built = model(data)
-    items, changed = built.items(data.catalog), HISTORY.clone()
-    changed[0, 3] = 11
-    with torch.no_grad():
-        before, after = built.states(HISTORY, items), built.states(changed, items)
-        torch.testing.assert_close(after[0, :3], before[0, :3])
-        assert not torch.allclose(after[0, 3], before[0, 3])
-        torch.testing.assert_close(built.states(HISTORY[1:2, :2], items)[0], before[1, :2], atol=1e-5, rtol=1e-5)
-        assert not before[1, 2:].any()
+    check_causality(built, HISTORY)
+    check_padding(built, HISTORY)
 
 
 def test_both_streams_reach_the_state_and_share_the_positions(data: TrainData) -> None:
@@ -142,10 +133,7 @@ def test_both_streams_reach_the_state_and_share_the_positions(data: TrainData) -
 
 def test_the_loss_is_cross_entropy_over_warm_items_at_every_position(data: TrainData) -> None:
     built = model(data)
-    with torch.no_grad():
-        states, real = built.states(HISTORY, built.items(data.catalog)), HISTORY >= 0
-        expected = F.cross_entropy(states[real] @ built.table[: ITEMS - COLD].T, TARGETS[real])
-        torch.testing.assert_close(built.loss(Steps(HISTORY, TARGETS))["softmax"], expected)
+    check_softmax_loss(built, built.table[: ITEMS - COLD])
 
 
 def test_scores_are_inner_products_with_ids(data: TrainData) -> None:

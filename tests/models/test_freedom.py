@@ -1,6 +1,5 @@
 """FREEDOM against plain dense algebra."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ from modalmix.errors import ConfigError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.freedom import FREEDOM, FREEDOMConfig, published_weights
 from modalmix.nn.graph import thin
+from tests.models.conftest import Shop
 
 USERS, ITEMS, COLD = 40, 30, 6
 BATCH = Triples(torch.tensor([0, 1, 1, 7]), torch.tensor([3, 4, 5, 3]), torch.tensor([9, 3, 9, 0]))
 
 
 @pytest.fixture
-def data(content_shop: Callable[..., TrainData]) -> TrainData:
+def data(content_shop: Shop) -> TrainData:
     return content_shop(absent={"image": [9, 20]})
 
 

@@ -15,6 +15,8 @@ from modalmix.models.contract import Query, item_graph
 from modalmix.models.contract.graphs import modality_weights
 from modalmix.models.graphfilter import GraphFilter, GraphFilterConfig
 from tests.models.conftest import Correlation, Shop
+from tests.models.histories import scores_a_history_like_its_user
+from tests.models.training import cold_items_follow_content
 
 ABSENT = {"image": [0, 3, 28], "text": [3, 4, 29]}  # item 3 has nothing; 28 and 29 are cold
 EVEN = {"image": 1.0, "text": 1.0}
@@ -105,7 +107,7 @@ def test_a_dropped_modality_leaves_what_the_other_says(content_shop: Shop) -> No
 
 def test_cold_items_follow_content(content_shop: Shop, content_correlation: Correlation) -> None:
     data = content_shop()
-    assert content_correlation(data, scores(data)[:, 24:]) > 0.3
+    cold_items_follow_content(fitted(data), data, content_correlation, 0.3)
 
 
 def test_added_items_take_the_scores_of_their_neighbours(content_shop: Shop) -> None:
@@ -122,9 +124,7 @@ def test_added_items_take_the_scores_of_their_neighbours(content_shop: Shop) -> 
 def test_a_history_is_scored_like_the_user_who_has_it(content_shop: Shop) -> None:
     data = content_shop(absent=ABSENT)
     scorer = fitted(data).scorer(data.catalog)
-    met = data.interactions.csr[3].indices
-    history = torch.tensor([[*met, met[0], -1]])  # a repeat counts once, padding not at all
-    torch.testing.assert_close(scorer(Query(history=history)), scorer(Query(users=torch.tensor([3]))))
+    scores_a_history_like_its_user(scorer, data)
     with pytest.raises(QueryError, match="a history is empty"):
         scorer(Query(history=torch.tensor([[0], [-1]])))
 

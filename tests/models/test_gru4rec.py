@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from modalmix.data import Catalog, IdMap, Interactions, TrainData
+from modalmix.data import TrainData
 from modalmix.models.contract import Query
 from modalmix.models.gru4rec import GRU4Rec, GRU4RecConfig
+from tests.models.sequences import check_causality, ring
+from tests.models.training import train
 
 HISTORY = torch.tensor([[3, 1, 4, 1, 5], [2, 6, -1, -1, -1], [0, -1, -1, -1, -1]])
 
 
 @pytest.fixture
 def data() -> TrainData:
-    """Everybody walks round a ring of eight items."""
-    item = (np.repeat(np.arange(24) % 8, 6) + np.tile(np.arange(6), 24)) % 8
-    events = Interactions(np.repeat(np.arange(24), 6).astype(np.int32), item.astype(np.int32), 24, 8)
-    return TrainData(IdMap(list(range(24)), "user"), Catalog(IdMap(list(range(8)))), events)
+    return ring()
 
 
 def build(data: TrainData, **settings: Any) -> GRU4Rec:
@@ -43,12 +42,7 @@ def test_states_equal_the_equations(data: TrainData) -> None:
 
 def test_a_later_item_changes_no_earlier_state_and_padding_says_nothing(data: TrainData) -> None:
     model = build(data, layers=2).eval()
-    items, changed = model.items(data.catalog), HISTORY.clone()
-    changed[0, 3] = 7
-    before, after = model.states(HISTORY, items), model.states(changed, items)
-    assert torch.equal(before[0, :3], after[0, :3])
-    assert not (before[0, 3:] == after[0, 3:]).all(dim=1).any()
-    torch.testing.assert_close(before[1:], after[1:])
+    check_causality(model, HISTORY)
     scorer = model.scorer(data.catalog)
     scores = scorer(Query(history=HISTORY))
     torch.testing.assert_close(scores[1:2], scorer(Query(history=torch.tensor([[2, 6]]))))
@@ -61,11 +55,6 @@ def test_the_state_is_twice_as_long_as_the_vectors_unless_told(data: TrainData) 
 
 def test_it_learns_what_follows(data: TrainData) -> None:
     model = build(data, lr=0.02, batch_size=40)
-    optimizer, rng = model.optimizer(), np.random.default_rng(0)
-    for _ in range(30):
-        for batch in model.batches(data, 40, rng):
-            optimizer.zero_grad()
-            torch.stack(list(model.loss(batch).values())).sum().backward()
-            optimizer.step()
+    train(model, data, 30, size=40, rng=np.random.default_rng(0))
     scores = model.eval().scorer(data.catalog)(Query(history=torch.tensor([[0, 1, 2], [5, 6, 7], [7, 0, -1]])))
     assert scores.argmax(dim=1).tolist() == [3, 0, 1]

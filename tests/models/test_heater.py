@@ -1,19 +1,18 @@
 """Heater by hand."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 
 from modalmix.data.interactions import Interactions
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, DataError, ModelError
+from modalmix.errors import ConfigError, DataError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.heater import Heater, HeaterConfig, Transformation, draw, squared_loss
+from tests.models.conftest import Correlation, Shop
+from tests.models.plain_towers import perceptron
+from tests.models.training import cold_items_follow_content, refuses_bad_catalogues, train
 
-Shop = Callable[..., TrainData]
-Correlation = Callable[[TrainData, np.ndarray], float]
 BATCH = Triples(torch.tensor([0, 1, 1, 7]), torch.tensor([3, 4, 5, 3]), torch.tensor([9, 3, 9, 0]))
 
 
@@ -37,15 +36,6 @@ def transformed(built: Heater) -> np.ndarray:
             said = np.tanh(said @ p[f"experts.{e}.out.weight"].T + p[f"experts.{e}.out.bias"])
         total += w[:, e : e + 1] * said
     return np.tanh(total)
-
-
-def perceptron(network: torch.nn.Module, x: np.ndarray, train: bool) -> np.ndarray:
-    """W2 tanh(BatchNorm(W1 x + b1)) + b2 in numpy."""
-    p = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
-    h = x @ p["first.weight"].T + p["first.bias"]
-    mean, variance = (h.mean(axis=0), h.var(axis=0)) if train else (p["norm.running_mean"], p["norm.running_var"])
-    h = np.tanh((h - mean) / np.sqrt(variance + 1e-5) * p["norm.weight"] + p["norm.bias"])
-    return h @ p["out.weight"].T + p["out.bias"]
 
 
 @pytest.mark.parametrize("expert_hidden", [0, 4])
@@ -183,16 +173,11 @@ def test_it_learns_and_cold_items_follow_content(
 ) -> None:
     data = content_shop(users=80, items=60, cold=20)
     built = model(data, dim=16, hidden=32, lr=0.01, loss=loss, teacher={"dim": 8})
-    optimizer = built.optimizer()
-    for seed in range(100):
-        for batch in built.batches(data, 64, np.random.default_rng(seed)):
-            optimizer.zero_grad()
-            torch.stack(list(built.loss(batch).values())).sum().backward()
-            optimizer.step()
+    train(built, data, 100, size=64)
     scores = built.scorer(data.catalog)(Query(users=torch.arange(80)))
     met = torch.from_numpy(data.interactions.csr.toarray()[:, :40] > 0)
     assert scores[:, :40][met].mean() > scores[:, :40][~met].mean() + 0.3
-    assert content_correlation(data, scores[:, 40:]) > 0.5
+    cold_items_follow_content(built, data, content_correlation, 0.5)
 
 
 def test_routing_gives_the_gate(content_shop: Shop) -> None:
@@ -204,9 +189,8 @@ def test_routing_gives_the_gate(content_shop: Shop) -> None:
     torch.testing.assert_close(weights, torch.tanh(c @ gate.weight.T + gate.bias).detach())
 
 
-def test_bad_settings(content_shop: Shop) -> None:
+def test_bad_settings_and_catalogues(content_shop: Shop) -> None:
     for bad in ({"dropout": -0.1}, {"experts": 0}, {"loss": "softmax"}, {"drawn": 0}, {"expert_hidden": -1}):
         with pytest.raises(ConfigError):
             HeaterConfig.parse(bad)
-    with pytest.raises(ModelError, match="Did you mean 'image'"):
-        model(content_shop(), modalities=("imgae",))
+    refuses_bad_catalogues(model, content_shop)

@@ -12,34 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contract import Query
 from modalmix.models.contract.sequential import Steps
 from modalmix.models.hm4sr import Hm4sr, Hm4srConfig
 from tests.models.conftest import Shop
+from tests.models.sequences import HISTORY, TARGETS, several, with_categories
 
 ITEMS, DAY, START = 30, 86_400, 1_500_000_000
-HISTORY = torch.tensor([[0, 4, 8, 2], [9, 3, -1, -1], [5, -1, -1, -1]])
-TARGETS = torch.tensor([[4, 8, 2, 7], [3, 1, -1, -1], [6, -1, -1, -1]])
 TIMES = START + torch.tensor([[0, 0, 3, 9 * DAY], [4 * DAY, 4 * DAY + 70, 0, 0], [80 * DAY, 0, 0, 0]])
-NAMES = ("hats", "shoes", "socks")
 
 
 def with_times(data: TrainData) -> TrainData:
     """Each user's events ten minutes, then ever more apart, over half a year."""
     count = np.arange(len(data.interactions))
     return replace(data, interactions=replace(data.interactions, time=START + 600 * count + 400 * count**2))
-
-
-def with_categories(data: TrainData, values: list[Any]) -> TrainData:
-    table = pl.DataFrame({"item": data.catalog.items.series, "categories": values})
-    return replace(data, catalog=Catalog(data.catalog.items, data.catalog.modalities, table))
-
-
-def several(k: int) -> list[str] | None:
-    return None if k % 5 == 4 else [NAMES[k % 3]] + (["sale"] if k % 2 else [])
 
 
 @pytest.fixture

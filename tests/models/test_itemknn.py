@@ -5,21 +5,12 @@ import polars as pl
 import pytest
 import torch
 
-from modalmix.data.catalog import Catalog
-from modalmix.data.ids import IdMap
-from modalmix.data.interactions import Interactions
 from modalmix.data.split import TrainData
 from modalmix.errors import QueryError
 from modalmix.models import itemknn
 from modalmix.models.contract import Query
 from modalmix.models.itemknn import ItemKNN, ItemKNNConfig
-
-
-def train_data(met: np.ndarray) -> TrainData:
-    user, item = (rows.astype(np.int32) for rows in np.nonzero(met))
-    users, items = met.shape
-    catalog = Catalog(IdMap(np.arange(items)))
-    return TrainData(IdMap(np.arange(users), "user"), catalog, Interactions(user, item, users, items))
+from tests.models.histories import scores_a_history_like_its_user, train_data
 
 
 def fitted(data: TrainData, **settings: float) -> ItemKNN:
@@ -39,14 +30,6 @@ def dense_scores(met: np.ndarray, neighbors: int, shrinkage: float) -> np.ndarra
             if cosine[i] > 0:
                 scores[met[:, j] > 0, i] += cosine[i]
     return scores
-
-
-@pytest.fixture
-def met() -> np.ndarray:
-    met = (np.random.default_rng(0).random((30, 12)) < 0.25).astype(np.float32)
-    met[:, 5] = 0  # a cold item
-    met[met.sum(axis=1) == 0, 0] = 1
-    return met
 
 
 def test_by_hand() -> None:
@@ -83,9 +66,7 @@ def test_at_most_k_neighbors_and_never_the_item_itself(met: np.ndarray) -> None:
 def test_a_history_is_scored_like_the_user_who_has_it(met: np.ndarray) -> None:
     data = train_data(met)
     scorer = fitted(data).scorer(data.catalog)
-    mine = np.flatnonzero(met[3])
-    history = torch.tensor([[*mine, mine[0], -1]])  # a repeat counts once, padding not at all
-    torch.testing.assert_close(scorer(Query(history=history)), scorer(Query(users=torch.tensor([3]))))
+    scores_a_history_like_its_user(scorer, data)
 
 
 def test_new_items_score_zero_and_may_stand_in_a_history(met: np.ndarray) -> None:

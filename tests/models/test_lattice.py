@@ -1,6 +1,5 @@
 """LATTICE against its equations, restated with dense matrices and autograd."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ import torch
 
 from modalmix.data.drop import drop_modality
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.lattice import Edges, Lattice, LatticeConfig, neighbor_lists, similar
+from tests.models.conftest import Shop
+from tests.models.training import cold_items_follow_content, refuses_bad_modalities, train
 
-Shop = Callable[..., TrainData]
 USERS, ITEMS, WARM = 40, 30, 24
 BATCH = Triples(torch.tensor([0, 1, 1, 7, 0]), torch.tensor([3, 4, 5, 3, 6]), torch.tensor([9, 3, 9, 0, 8]))
 SIX = {"image": 12, "text": 8, "audio": 5, "video": 7, "sketch": 4, "smell": 6}
@@ -209,17 +209,10 @@ def test_a_lost_modality_leaves_the_others(content_shop: Shop) -> None:
 def test_it_learns_and_cold_items_follow_content(content_shop: Shop, content_correlation: Any) -> None:
     data = content_shop(users=80, items=60, cold=20)
     built = model(data, dim=8, lr=0.02, neighbors=6, reg=1e-4, skip=0.5)
-    optimizer = built.optimizer()
     start = built.project[0].weight.detach().clone()
-    for epoch in range(60):
-        built.start_epoch(epoch)
-        for batch in built.batches(data, 256, np.random.default_rng(epoch)):
-            optimizer.zero_grad()
-            torch.stack(list(built.loss(batch).values())).sum().backward()
-            optimizer.step()
+    train(built, data, 60)
     assert not torch.allclose(built.project[0].weight, start)
-    scores = built.scorer(data.catalog)(Query(users=torch.arange(80)))[:, 40:].numpy()
-    assert content_correlation(data, scores) > 0.6
+    cold_items_follow_content(built, data, content_correlation, 0.6)
 
 
 def test_bad_input(content_shop: Shop) -> None:
@@ -228,10 +221,7 @@ def test_bad_input(content_shop: Shop) -> None:
             LatticeConfig.parse(settings)
     with pytest.raises(ConfigError, match="neighbors"):
         model(content_shop(), neighbors=31)
-    with pytest.raises(ModelError, match="no item with a train interaction"):
-        model(content_shop(absent={"image": range(24)}))
-    with pytest.raises(ModelError, match="text"):
-        model(content_shop(), modalities=("texts",))
+    refuses_bad_modalities(model, content_shop)
 
 
 def test_the_paper_preset_is_the_published_code() -> None:

@@ -1,7 +1,5 @@
 """LightGCN against torch's sparse products and autograd."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -9,10 +7,11 @@ import torch
 from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
 from modalmix.models.lightgcn import LightGCN, LightGCNConfig
+from tests.models.conftest import Shop
 
 
 @pytest.fixture
-def data(content_shop: Callable[..., TrainData]) -> TrainData:
+def data(content_shop: Shop) -> TrainData:
     return content_shop()
 
 

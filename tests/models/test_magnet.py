@@ -1,6 +1,5 @@
 """MAGNET against its equations, restated with dense float64 matrices, pair by pair."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,9 @@ from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
 from modalmix.models.magnet import Magnet
 from modalmix.nn.graph import thin
+from tests.models.conftest import Shop
 from tests.models.plain_magnet import EVERYBODY, ITEMS, USERS, Plain
 from tests.models.small_magnet import TRIALS, model, shop_with_gaps
-
-Shop = Callable[..., TrainData]
 
 
 @pytest.fixture

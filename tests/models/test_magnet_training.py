@@ -1,7 +1,6 @@
 """MAGNET's training: the stages, what is recorded, the published ablations, and bad input."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from modalmix.models.contract import Query, find_model
 from modalmix.models.magnet import Magnet, MagnetConfig
 from modalmix.train import Fitted, TrainConfig, fit
 from modalmix.train.ablation import ablate
+from tests.models.conftest import Shop
+from tests.models.training import cold_items_follow_content
 
-Shop = Callable[..., TrainData]
 EVERYBODY = Query(users=torch.arange(40))
 QUIET = TrainConfig(device="cpu", progress=False)
 SMALL: dict[str, Any] = {
@@ -276,8 +276,8 @@ def test_it_learns(content_shop: Shop) -> None:
 
 def test_cold_items_follow_content(content_shop: Shop, content_correlation: Any) -> None:
     data = content_shop(users=80, items=60, cold=20)
-    scores = learnt(data, 25, prior="none", trigger="epoch:10").scorer(data.catalog)(Query(users=torch.arange(80)))
-    assert content_correlation(data, scores[:, 40:].numpy()) > 0.5
+    model = learnt(data, 25, prior="none", trigger="epoch:10")
+    cold_items_follow_content(model, data, content_correlation, 0.5)
 
 
 class TestOtherWorlds:

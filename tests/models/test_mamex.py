@@ -4,7 +4,6 @@ MAMEX taught by a teacher is in test_mamex_taught.py.
 """
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -22,8 +21,8 @@ from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contentmean import ContentMean, ContentMeanConfig
 from modalmix.models.contract import Query, Triples
 from modalmix.models.mamex import Mamex, MamexConfig
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 USERS = Query(users=torch.arange(40))
 
 

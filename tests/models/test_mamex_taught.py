@@ -1,7 +1,6 @@
 """MAMEX taught by a collaborative teacher: what reaches what, any number of modalities, missing ones, bad input."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from modalmix.models.mamex import Mamex, MamexConfig
 from modalmix.train.loop import train
 from modalmix.train.run import RunFolder
 from modalmix.train.settings import TrainConfig
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 USERS = Query(users=torch.arange(40))
 SMALL: dict[str, Any] = {
     "modality_dropout": 0.0,

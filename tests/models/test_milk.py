@@ -1,6 +1,5 @@
 """MILK against its equations, restated plainly."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 from modalmix.data.catalog import Catalog
 from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.milk import Milk, MilkConfig, environments, misalignment
+from tests.models.conftest import Correlation, Shop
+from tests.models.training import cold_items_follow_content, refuses_bad_modalities
 
-Shop = Callable[..., TrainData]
-Correlation = Callable[[TrainData, np.ndarray], float]
 BATCH = Triples(torch.tensor([0, 1, 1, 7, 0]), torch.tensor([3, 4, 5, 3, 6]), torch.tensor([9, 3, 9, 0, 8]))
 
 
@@ -181,12 +180,10 @@ def train(built: Milk, data: TrainData, epochs: int = 60) -> dict[str, float]:
 def test_it_learns_and_cold_items_follow_content(
     content_shop: Shop, dims: dict[str, int], content_correlation: Correlation
 ) -> None:
-    """After training, users score the cold items nearest to their own items above the farthest."""
     data = content_shop(dims, users=80, items=60, cold=20)
     built = model(data, dim=8, lr=0.02)
     train(built, data)
-    scores = built.scorer(data.catalog)(Query(users=torch.arange(80)))[:, 40:].numpy()
-    assert content_correlation(data, scores) > 0.6
+    cold_items_follow_content(built, data, content_correlation, 0.6)
 
 
 def test_the_penalty_brings_the_environments_together(content_shop: Shop) -> None:
@@ -204,10 +201,7 @@ def test_bad_input(content_shop: Shop) -> None:
     for settings in ({"concentration": 0.0}, {"invariance": -1.0}, {"align": -0.1}, {"loss": "hinge"}):
         with pytest.raises(ConfigError):
             MilkConfig.parse(settings)
-    with pytest.raises(ModelError, match="text"):
-        model(content_shop(), modalities=("texts",))
-    with pytest.raises(ModelError, match="no item with a train interaction"):
-        model(content_shop(absent={"image": range(24)}))
+    refuses_bad_modalities(model, content_shop)
 
 
 def test_the_paper_preset_is_the_published_code() -> None:

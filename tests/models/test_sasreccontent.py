@@ -6,22 +6,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import torch.nn.functional as F
 
 from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError, ModelError
 from modalmix.models.contract import Query
 from modalmix.models.contract.content import ModalityFeatures
-from modalmix.models.contract.sequential import Steps
 from modalmix.models.sasrec import SASRec, SASRecConfig
 from modalmix.models.sasreccontent import SASRecContent, SASRecContentConfig
 from modalmix.nn.components import whitened_components
 from modalmix.nn.linear import FeatureLinear
 from tests.models.conftest import Shop
+from tests.models.sequences import HISTORY, check_causality, check_padding, check_softmax_loss
 
 ITEMS, COLD = 30, 6
-HISTORY = torch.tensor([[0, 4, 8, 2], [9, 3, -1, -1], [5, -1, -1, -1]])
-TARGETS = torch.tensor([[4, 8, 2, 7], [3, 1, -1, -1], [6, -1, -1, -1]])
 SMALL = {"dim": 8, "length": 6, "layers": 1, "hidden": 16, "dropout": 0.0}
 
 
@@ -123,23 +120,13 @@ def test_whitening_is_saved_with_the_model_and_stays_with_a_larger_catalogue(dat
 
 def test_the_loss_is_the_softmax_over_warm_items_at_every_position(data: TrainData) -> None:
     built = model(data)
-    items = built.items(data.catalog)
-    logits = built.states(HISTORY, items)[TARGETS >= 0] @ items.outputs[: ITEMS - COLD].T
-    expected = F.cross_entropy(logits, TARGETS[TARGETS >= 0])
-    torch.testing.assert_close(built.loss(Steps(HISTORY, TARGETS))["softmax"], expected)
+    check_softmax_loss(built, built.items(data.catalog).outputs[: ITEMS - COLD])
 
 
 def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainData) -> None:
     built = model(data)
-    items = built.items(data.catalog)
-    changed = HISTORY.clone()
-    changed[0, 3] = 11
-    with torch.no_grad():
-        before, after = built.states(HISTORY, items), built.states(changed, items)
-        torch.testing.assert_close(after[0, :3], before[0, :3])
-        assert not torch.equal(after[0, 3], before[0, 3])
-        torch.testing.assert_close(built.states(HISTORY[1:2, :2], items)[0], before[1, :2], atol=1e-5, rtol=1e-5)
-        assert not before[1, 2:].any()
+    check_causality(built, HISTORY)
+    check_padding(built, HISTORY)
 
 
 @pytest.mark.parametrize("dims", [{"text": 5}, {"image": 5, "text": 4, "sound": 3}])

@@ -1,6 +1,6 @@
 """SMORE against a dense implementation, equation by equation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.smore import SMORE, Preference, SMOREConfig
+from tests.models.conftest import Shop
 
 DIM, USERS, ITEMS, WARM = 6, 40, 30, 24
-Shop = Callable[..., TrainData]
 
 
 @pytest.fixture

@@ -15,10 +15,9 @@ from modalmix.models.contract import Query
 from modalmix.models.contract.sequential import Steps
 from modalmix.models.unisrec import UniSRec, UniSRecConfig, WhiteningExperts
 from tests.models.conftest import Shop
+from tests.models.sequences import HISTORY, TARGETS, check_causality, check_padding, check_softmax_loss
 
 ITEMS, COLD = 30, 6
-HISTORY = torch.tensor([[0, 4, 8, 2], [9, 3, -1, -1], [5, -1, -1, -1]])
-TARGETS = torch.tensor([[4, 8, 2, 7], [3, 1, -1, -1], [6, -1, -1, -1]])
 
 
 @pytest.fixture
@@ -100,23 +99,13 @@ def test_scores_equal_a_plain_restatement(data: TrainData, similarity: str) -> N
 
 def test_the_loss_is_the_softmax_over_warm_items_at_every_position(data: TrainData) -> None:
     built = model(data)
-    items = built.items(data.catalog)
-    logits = built.states(HISTORY, items)[TARGETS >= 0] @ items.outputs[: ITEMS - COLD].T
-    expected = F.cross_entropy(logits, TARGETS[TARGETS >= 0])
-    torch.testing.assert_close(built.loss(Steps(HISTORY, TARGETS))["softmax"], expected)
+    check_softmax_loss(built, built.items(data.catalog).outputs[: ITEMS - COLD])
 
 
 def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainData) -> None:
     built = model(data)
-    items = built.items(data.catalog)
-    changed = HISTORY.clone()
-    changed[0, 3] = 11
-    with torch.no_grad():
-        before, after = built.states(HISTORY, items), built.states(changed, items)
-        torch.testing.assert_close(after[0, :3], before[0, :3])
-        assert not torch.equal(after[0, 3], before[0, 3])
-        torch.testing.assert_close(built.states(HISTORY[1:2, :2], items)[0], before[1, :2], atol=1e-5, rtol=1e-5)
-        assert not before[1, 2:].any()
+    check_causality(built, HISTORY)
+    check_padding(built, HISTORY)
 
 
 def test_gates_sum_to_one_start_even_and_are_noisy_in_training_only() -> None:

@@ -1,6 +1,5 @@
 """VBPR against its formula."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,18 @@ import polars as pl
 import pytest
 import torch
 
-from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
-from modalmix.errors import ModelError
 from modalmix.models.contract import Query, Triples
 from modalmix.models.vbpr import VBPR, VBPRConfig
+from tests.models.conftest import Shop
+from tests.models.training import refuses_bad_catalogues
 
 BATCH = Triples(torch.tensor([0, 1, 1, 7]), torch.tensor([3, 4, 5, 3]), torch.tensor([9, 3, 9, 0]))
 EVERYONE = Query(users=torch.arange(40))
 
 
 @pytest.fixture
-def data(content_shop: Callable[..., TrainData]) -> TrainData:
+def data(content_shop: Shop) -> TrainData:
     """Item 3 has no image, item 4 no content; items 24 to 29 are cold."""
     return content_shop({"image": 12, "text": 8, "sound": 5}, absent={"image": [3, 4], "text": [4], "sound": [4, 5]})
 
@@ -122,9 +121,5 @@ def test_features_are_not_saved_and_not_trained(data: TrainData) -> None:
     assert {name.split(".")[-1] for name, _ in built.named_parameters()} == {"users", "items", "bias", "weight"}
 
 
-def test_unknown_and_missing_modalities(data: TrainData) -> None:
-    with pytest.raises(ModelError, match="Did you mean 'image'"):
-        model(data, modalities=("imgae",))
-    bare = TrainData(data.users, Catalog(data.catalog.items), data.interactions)
-    with pytest.raises(ModelError, match="no modality"):
-        model(bare)
+def test_bad_catalogues(content_shop: Shop) -> None:
+    refuses_bad_catalogues(model, content_shop)

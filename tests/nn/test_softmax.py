@@ -27,6 +27,23 @@ def test_loss_and_gradients_equal_cross_entropy(chunk: int, monkeypatch: pytest.
     torch.testing.assert_close(ours, (q.grad, h.grad))
 
 
+@pytest.mark.parametrize("chunk", [1, 30, 1 << 22])
+def test_coarse_products_are_of_rounded_numbers(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the plain softmax of rounded vectors, whose scores are rounded too: 2^-9 of each at most."""
+    monkeypatch.setattr(softmax, "_CHUNK", chunk)
+    torch.manual_seed(0)
+    q, h = (torch.randn(n, 16, requires_grad=True) for n in (70, 11))
+    positive = torch.randint(11, (70,))
+    loss = full_softmax_loss(q, h, positive, coarse=True)
+    found = torch.autograd.grad(loss, (q, h))
+    exact = F.cross_entropy(q @ h.T, positive)
+    assert not torch.equal(loss, exact)
+    torch.testing.assert_close(loss, exact, rtol=1e-2, atol=0)
+    for ours, theirs in zip(found, torch.autograd.grad(exact, (q, h)), strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
 def test_huge_scores_stay_finite() -> None:
     q = torch.full((2, 1), 1000.0, requires_grad=True)
     loss = full_softmax_loss(q, torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]))

@@ -14,14 +14,19 @@ _MULTIPLE = 32  # chunks have a multiple of so many rows: oneDNN keeps a kernel,
 
 
 def full_softmax_loss(
-    queries: Float[Tensor, "batch dim"], items: Float[Tensor, "items dim"], positive: Int[Tensor, " batch"]
+    queries: Float[Tensor, "batch dim"],
+    items: Float[Tensor, "items dim"],
+    positive: Int[Tensor, " batch"],
+    *,
+    coarse: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean over the batch of -log softmax(<q, h>)[positive], the softmax running over all items.
 
     Scores are made in chunks of queries, and both gradients are taken while a chunk is there: memory is
-    O(batch dim + items dim), the work that of scoring thrice.
+    O(batch dim + items dim), the work that of scoring thrice. With `coarse` these three products are of numbers rounded
+    to bfloat16 (8 significant bits).
     """
-    return _FullSoftmax.apply(queries, items, positive)
+    return _FullSoftmax.apply(queries, items, positive, coarse)
 
 
 def sampled_softmax_loss(
@@ -57,35 +62,37 @@ def _rows_of_a_chunk(items: int) -> int:
 
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, items: Tensor, positive: Tensor) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, items: Tensor, positive: Tensor, coarse: bool) -> Tensor:
+        kind = torch.bfloat16 if coarse else items.dtype
         count, queries = len(queries), F.pad(queries, (0, 0, 0, -len(queries) % _MULTIPLE))
         positive = F.pad(positive, (0, len(queries) - count))
         weight = queries.new_full((len(queries), 1), 1 / max(1, count))
         weight[count:] = 0.0
         grad_queries, grad_items = torch.empty_like(queries), torch.zeros_like(items)
-        rows, columns = _rows_of_a_chunk(len(items)), items.T.contiguous()
+        rows, read = _rows_of_a_chunk(len(items)), items.to(kind)
+        columns = read.T.contiguous()
         total = queries.new_zeros(())
         for chunk, target, each, grad in zip(
             *(part.split(rows) for part in (queries, positive, weight, grad_queries)), strict=True
         ):
-            p = frozen_linear(chunk, items)
+            p = frozen_linear(chunk.to(kind), read).to(items.dtype)
             largest = p.amax(dim=1, keepdim=True)
             scored = p.gather(1, target.unsqueeze(1)) - largest
             mass = p.sub_(largest).exp_().sum(dim=1, keepdim=True)
             total += ((mass.log() - scored) * each).sum()
             # d loss / d scores = (p / mass - one-hot) weight: both factors are applied on the side of length dim
-            share, own = each / mass, items.index_select(0, target)
-            grad.copy_(frozen_linear(p, columns).mul_(share).sub_(own.mul_(each)))
-            grad_items += frozen_linear((chunk * share).T.contiguous(), p.T).T
+            share, own, p = each / mass, items.index_select(0, target), p.to(kind)
+            grad.copy_(frozen_linear(p, columns).to(items.dtype).mul_(share).sub_(own.mul_(each)))
+            grad_items += frozen_linear((chunk * share).T.contiguous().to(kind), p.T).T
             grad_items.index_add_(0, target, chunk * each, alpha=-1)
         grad_queries = grad_queries[:count]
         ctx.save_for_backward(grad_queries, grad_items)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_queries, grad_items = ctx.saved_tensors
-        return grad_queries * grad[0], grad_items * grad[0], None
+        return grad_queries * grad[0], grad_items * grad[0], None, None
 
 
 class _SampledSoftmax(torch.autograd.Function):

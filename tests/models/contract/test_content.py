@@ -1,7 +1,5 @@
 """What content models share, seen through the linear mean."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -15,8 +13,8 @@ from modalmix.models.contentmean import ContentMean, ContentMeanConfig
 from modalmix.models.contract import Query
 from modalmix.models.contract import content as content_module
 from modalmix.models.contract.content import fill_without_content
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 USERS = Query(users=torch.arange(40))
 
 

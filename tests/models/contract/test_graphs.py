@@ -1,6 +1,6 @@
 """Item graphs of a catalogue, and what the models over them start from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from modalmix.models.contract import ItemGraphConfig, ItemGraphRecommender, Quer
 from modalmix.models.contract.graphs import modality_weights
 from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize
 from modalmix.nn.losses import bpr_loss
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 USERS = Query(users=torch.arange(40))
 
 

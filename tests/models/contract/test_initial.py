@@ -13,8 +13,8 @@ from modalmix.errors import ModelError
 from modalmix.models import names
 from modalmix.models.contract import Query, Recommender, SequentialConfig, find_model
 from modalmix.models.contract.initial import InitialConfig, initial_items
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 DIM = 4
 
 

@@ -1,6 +1,5 @@
 """The cache of content-induced edges: what is kept is what is computed, and nothing else answers for it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from modalmix.errors import ConfigError, DataError
 from modalmix.models.contract import item_graph
 from modalmix.models.contract.pseudo import ContentEdgesConfig, content_edges
 from modalmix.nn.pseudo import mixed_similarity, pseudo_edges
+from tests.models.conftest import Shop
 
-Shop = Callable[..., TrainData]
 WEIGHTS = (0.3, 0.7)
 
 

@@ -1,6 +1,5 @@
 """The signals of MAGNET: cues without the positive, and the two views, against dense float64 matrices."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +12,9 @@ from modalmix.data.interactions import Interactions
 from modalmix.data.split import Split, TrainData
 from modalmix.models.contract import Triples
 from modalmix.models.magnet import Magnet
+from tests.models.conftest import Shop
 from tests.models.plain_magnet import EVERYBODY, Plain
 from tests.models.small_magnet import TRIALS, model, shop_with_gaps
-
-Shop = Callable[..., TrainData]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The teacher of a model that learns from one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import final
 
 import numpy as np
@@ -10,13 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from modalmix.data.split import TrainData
 from modalmix.errors import ConfigError
 from modalmix.models.contract import Triples, teach
 from modalmix.models.contract.content import Content
 from modalmix.models.contract.taught import TaughtConfig, TaughtRecommender
-
-Shop = Callable[..., TrainData]
+from tests.models.conftest import Shop
 
 
 @final

@@ -1,7 +1,5 @@
 """What the two-tower models share, seen through DropoutNet."""
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 import pytest
@@ -12,8 +10,7 @@ from modalmix.errors import ModelError
 from modalmix.models.contract import TeacherConfig
 from modalmix.models.contract.towers import scaled
 from modalmix.models.dropoutnet import DropoutNet, DropoutNetConfig
-
-Shop = Callable[..., TrainData]
+from tests.models.conftest import Shop
 
 
 def model(data: TrainData, **settings: object) -> DropoutNet:

@@ -44,6 +44,9 @@ class SequentialConfig(InitialConfig):
     """Items are drawn in proportion to their train events to this power: 0 all alike, 1 by popularity."""
     correct_target: bool = True
     """Whether the target's logit is corrected for how often it is drawn, as those of drawn items are."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers of the full softmax's products; bfloat16 has 8 significant bits and takes half the time where the processor
+    multiplies it."""
     init_std: float = Field(0.1, gt=0)
     """Standard deviation of the id table's columns at the start."""
     batch_size: int = Field(1024, ge=1)
@@ -192,7 +195,8 @@ class SequentialRecommender(GradientRecommender[C]):
             return {"sampled": sampled, **penalty}
         everything = len(self.candidates) == len(items.outputs)
         outputs = items.outputs if everything else items.outputs.index_select(0, self.candidates)
-        return {"softmax": full_softmax_loss(state, outputs, self.candidate_of[target]), **penalty}
+        coarse = self.config.precision == "bfloat16"
+        return {"softmax": full_softmax_loss(state, outputs, self.candidate_of[target], coarse=coarse), **penalty}
 
     def batches(self, data: TrainData, size: int, rng: np.random.Generator) -> Iterator[Steps]:
         """One causal pass over every history, in windows of `length` targets, in random order."""
