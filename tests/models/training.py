@@ -26,7 +26,7 @@ def train(
     """Some epochs at a constant learning rate. Without `rng`, each epoch draws with a generator of its own."""
     optimizer = built.optimizer()
     for epoch in range(epochs):
-        built.start_epoch(epoch)
+        built.start_epoch(epoch + 1)
         for batch in built.batches(data, size, rng or np.random.default_rng(epoch)):
             optimizer.zero_grad()
             torch.stack(list(built.loss(batch).values())).sum().backward()

@@ -85,6 +85,14 @@ def test_softmax_runs_over_warm_items_at_every_real_position() -> None:
     assert not ours[5:].any()
 
 
+def test_in_bfloat16_the_softmax_is_that_of_rounded_numbers() -> None:
+    exact, coarse = build(), build(precision="bfloat16")
+    batch = next(iter(exact.batches(DATA, 64, np.random.default_rng(0))))
+    one, other = (model.loss(batch)["softmax"] for model in (exact, coarse))
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one, other, rtol=0.01, atol=0)
+
+
 def test_bce_takes_one_item_for_each_target_that_the_user_has_not_met() -> None:
     one = shop([0, 1, 2], [3, 4])
     drawn = set()
