@@ -45,7 +45,7 @@ class SequentialConfig(InitialConfig):
     correct_target: bool = True
     """Whether the target's logit is corrected for how often it is drawn, as those of drawn items are."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that the full softmax multiplies; bfloat16 has 8 significant bits, and is faster where hardware has it."""
+    """Numbers that the full softmax multiplies; bfloat16 has 8 significant bits: faster where the hardware has it."""
     init_std: float = Field(0.1, gt=0)
     """Standard deviation of the id table's columns at the start."""
     batch_size: int = Field(1024, ge=1)
