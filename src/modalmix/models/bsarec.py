@@ -45,6 +45,7 @@ class BSARecConfig(TransformerConfig):
             "dim": 64,
             "init_std": 0.02,
             "heads": 1,
+            "dropout": 0.5,
             "attention_dropout": 0.5,
             "long_histories": "last",
             "batch_size": 256,
@@ -53,6 +54,7 @@ class BSARecConfig(TransformerConfig):
             "weight_decay": 0.0,
             "epochs": 200,
             "patience": 10,
+            "eval_every": 1,
         }
     }
 

@@ -52,7 +52,11 @@ class FDSAConfig(SequenceContentConfig):
             "lr": 1e-3,
             "lr_decay": "none",
             "weight_decay": 0.0,
+            "dropout": 0.5,
             "long_histories": "last",
+            "epochs": 40,
+            "patience": 40,
+            "eval_every": 1,
         }
     }
 

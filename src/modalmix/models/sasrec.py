@@ -49,6 +49,7 @@ class SASRecConfig(TransformerConfig):
             "weight_decay": 0.0,
             "epochs": 200,
             "patience": 20,
+            "eval_every": 1,
         }
     }
 

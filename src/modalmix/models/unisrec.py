@@ -47,6 +47,7 @@ class UniSRecConfig(ContentSequentialConfig):
         "paper": {
             "dim": 300,
             "init_std": 0.02,
+            "dropout": 0.5,
             "attention_dropout": 0.5,
             "standardize": False,
             "batch_size": 2048,
@@ -55,6 +56,7 @@ class UniSRecConfig(ContentSequentialConfig):
             "weight_decay": 0.0,
             "epochs": 300,
             "patience": 10,
+            "eval_every": 1,
         }
     }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -44,10 +44,12 @@ class StreamConfig(SequenceContentConfig):
             "lr": 1e-3,
             "lr_decay": "none",
             "weight_decay": 0.0,
+            "dropout": 0.5,
             "attention_dropout": 0.5,
             "standardize": False,
             "epochs": 100,
             "patience": 10,
+            "eval_every": 1,
         }
     }
 
