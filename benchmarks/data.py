@@ -21,8 +21,11 @@ SHAPES = {  # users, items, train events
 }
 
 
-def shaped(name: str, dims: dict[str, int] | None = None, seed: int = 0) -> TrainData:
-    """Random train data with the sizes and roughly the popularity curve of a known set, and features of `dims`."""
+def shaped(name: str, dims: dict[str, int] | None = None, seed: int = 0, categories: int = 0) -> TrainData:
+    """Random train data with the sizes and roughly the popularity curve of a known set, and features of `dims`.
+
+    With `categories` each item has three of so many.
+    """
     users, items, events = SHAPES[name]
     rng = np.random.default_rng(seed)
     weight = 1.0 / (np.arange(items) + 20.0) ** 0.8  # a long tail like the Amazon sets
@@ -35,8 +38,11 @@ def shaped(name: str, dims: dict[str, int] | None = None, seed: int = 0) -> Trai
         name: Modality.from_matrix(name, rng.standard_normal((items, dim), dtype=np.float32))
         for name, dim in (dims or {}).items()
     }
+    table = pl.DataFrame({"item": np.arange(items)})
+    if categories:
+        table = table.with_columns(categories=pl.Series(rng.integers(0, categories, (items, 3)).tolist()))
     ids = IdMap(np.arange(users), "user")
-    return TrainData(ids, Catalog(IdMap(np.arange(items)), modalities), interactions)
+    return TrainData(ids, Catalog(IdMap(np.arange(items)), modalities, table), interactions)
 
 
 def citeulike() -> Dataset:

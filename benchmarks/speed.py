@@ -48,6 +48,9 @@ ROWS: dict[str, tuple[str, str, str]] = {
         "",
     ),
     "magnet-sports": ("MAGNET epoch, Sports, 512-d + 512-d, default preset", "2,000 MB", ""),
+    "sasrec": ("SASRec epoch, Beauty, d 64, 50 items, full softmax", "<= 16 s, goal 9; 800 MB", ""),
+    "cammsr": ("CAMMSR epoch, the same, 384-d text, 637 categories, with swap", "<= 3 x SASRec, goal 1.5", ""),
+    "cammsr-no-swap": ("the same without swap", "", ""),
     "rank-top2": ("MAGNET scores every item for every user, Baby, 9 experts, top 2, no filter", "<= 15 s", ""),
     "rank-dense": ("the same, all 9 experts", "<= 5 s", ""),
     "rank-filter": ("the same, top 2 and the filter", "", ""),
@@ -95,6 +98,9 @@ def _actions() -> Mapping[str, Callable[[], list[float]]]:
         "magnet": partial(_epochs, "magnet", SMALL),
         "magnet-paper": partial(_epochs, "magnet", SMALL, preset="paper"),
         "magnet-sports": partial(_epochs, "magnet", SMALL, shape="sports"),
+        "sasrec": partial(_epochs, "sasrec", None, shape="beauty", dim=64),
+        "cammsr": partial(_epochs, "cammsr", {"text": 384}, shape="beauty", categories=637, dim=64),
+        "cammsr-no-swap": partial(_epochs, "cammsr", {"text": 384}, shape="beauty", categories=637, dim=64, swap=0.0),
         "rank-top2": partial(_rank, top_k=2, prior="none"),
         "rank-dense": partial(_rank, top_k=9, prior="none"),
         "rank-filter": partial(_rank, top_k=2, prior="filter"),
@@ -106,7 +112,12 @@ def _actions() -> Mapping[str, Callable[[], list[float]]]:
 
 
 def _epochs(
-    model: str, dims: dict[str, int] | None, preset: str = "default", shape: str = "baby", **settings: Any
+    model: str,
+    dims: dict[str, int] | None,
+    preset: str = "default",
+    shape: str = "baby",
+    categories: int = 0,
+    **settings: Any,
 ) -> list[float]:
     """CPU seconds of three epochs after one to warm up: batches, negatives, forward, backward, Adam."""
     import numpy as np
@@ -115,7 +126,7 @@ def _epochs(
     from benchmarks.data import shaped
     from modalmix.models.contract import find_model
 
-    data = shaped(shape, dims)
+    data = shaped(shape, dims, categories=categories)
     found = find_model(model)
     torch.manual_seed(0)
     fitted: Any = found.recommender(found.config.preset(preset, **settings), data)
