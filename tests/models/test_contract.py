@@ -80,7 +80,7 @@ def plant(order: np.ndarray | None = None, modalities: bool = True) -> Planted:
 def settings(model: ModelType, **changes: Any) -> Any:
     small = {"dim": 8, "lr": 0.01, "batch_size": 128} if issubclass(model.config, GradientConfig) else {}
     if issubclass(model.config, SequentialConfig):
-        small["init_std"] = 0.1  # the default is for 64 numbers and thousands of steps
+        small["epochs"] = EPOCHS  # over which the learning rate falls
     return model.config.preset("default", **small, **changes)
 
 
