@@ -43,7 +43,7 @@ DATA = {  # name -> modalities, what it is
     ),
     "amazon-beauty": (("text_keywords",), "Keyword text (MiniLM); categories: attribute numbers, brands among them"),
 }
-COMMON = {"precision": "bfloat16"}  # of every model: level on validation where compared (docs/models/cammsr.md), and faster
+COMMON = {"precision": "bfloat16"}  # level on validation where compared, and faster (docs/models/cammsr.md)
 CONTENT_IDS = {"id_init": "content"}
 CLOSED = ("popularity", "itemknn")
 TRAINED: tuple[tuple[str, dict[str, Any]], ...] = (
