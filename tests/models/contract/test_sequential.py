@@ -93,6 +93,12 @@ def test_in_bfloat16_the_softmax_is_that_of_rounded_numbers() -> None:
     torch.testing.assert_close(one, other, rtol=0.01, atol=0)
 
 
+@pytest.mark.parametrize("loss", ["sampled", "bce"])
+def test_a_precision_that_would_do_nothing_is_refused(loss: str) -> None:
+    with pytest.raises(ConfigError, match=f"loss={loss} has none"):
+        SequentialConfig.parse({"precision": "bfloat16", "loss": loss})
+
+
 def test_bce_takes_one_item_for_each_target_that_the_user_has_not_met() -> None:
     one = shop([0, 1, 2], [3, 4])
     drawn = set()

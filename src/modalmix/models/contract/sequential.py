@@ -65,6 +65,12 @@ class SequentialConfig(InitialConfig):
     eval_every: int = Field(2, ge=1)
     """Epochs between validations."""
 
+    @model_validator(mode="after")
+    def _coarse_softmax_alone(self) -> Self:
+        if self.precision != "float32" and self.loss != "softmax":
+            raise ValueError(f"precision={self.precision} is of the full softmax: loss={self.loss} has none")
+        return self
+
 
 class TransformerConfig(SequentialConfig):
     """Settings of a sequential model with a causal Transformer."""
