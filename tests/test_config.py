@@ -5,7 +5,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from modalmix.config import Config, nearest, read_settings
+from modalmix.config import Config, read_settings
 from modalmix.errors import ConfigError
 
 
@@ -80,7 +80,3 @@ def test_text_where_a_mapping_belongs_is_an_error() -> None:
 
 def test_every_field_has_a_help_text() -> None:
     assert Outer.model_fields["epochs"].description == "Most epochs."
-
-
-def test_nearest_lists_the_names_when_none_is_close() -> None:
-    assert nearest("zzz", ["b", "a"]) == "Known: a, b."

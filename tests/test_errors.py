@@ -22,3 +22,7 @@ def test_unknown_id_is_not_shown_in_quotes() -> None:
 def test_every_error_is_in_the_tree_and_in_its_drawing(name: str) -> None:
     assert issubclass(getattr(errors, name), errors.ModalmixError)
     assert name in (errors.__doc__ or "")
+
+
+def test_nearest_lists_the_names_when_none_is_close() -> None:
+    assert errors.nearest("zzz", ["b", "a"]) == "Known: a, b."

@@ -3,23 +3,15 @@
 A field's docstring becomes its help text. An unknown key is an error that names the nearest known one.
 """
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import pydantic
 import yaml
 
-from modalmix.errors import ConfigError
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name closest to `name`, as a fix: 'Did you mean X?', or the list of known names."""
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known)}."
+from modalmix.errors import ConfigError, nearest
 
 
 class Config(pydantic.BaseModel):

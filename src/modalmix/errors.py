@@ -15,6 +15,8 @@
 A message says the thing, what was got, what was expected, and how to fix it.
 """
 
+from collections.abc import Iterable
+
 
 class ModalmixError(Exception):
     """Base of the tree. `str(error)` reads: thing: got G, expected E. Fix."""
@@ -66,3 +68,12 @@ class QueryError(ModalmixError, ValueError):
 
 class RunError(ModalmixError, RuntimeError):
     """A run folder is incomplete, torn, or belongs to another data set."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name closest to `name`, as a fix: 'Did you mean X?', or the list of known names."""
+    import difflib  # only when something is wrong: every start of the command line imports this file
+
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(known)}."

@@ -24,8 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str]) -> int:
-    from modalmix.config import nearest
-    from modalmix.errors import ModalmixError
+    from modalmix.errors import ModalmixError, nearest
 
     if verb not in _verbs():
         return _complain(f"there is no command '{verb}'. {nearest(verb, _verbs())}")

@@ -6,8 +6,8 @@ from typing import Any, TypeVar, cast
 import pydantic
 import tyro
 
-from modalmix.config import Config, explain, nearest, read_settings
-from modalmix.errors import ConfigError
+from modalmix.config import Config, explain, read_settings
+from modalmix.errors import ConfigError, nearest
 
 Options = TypeVar("Options", bound=Config)
 

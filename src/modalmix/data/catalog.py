@@ -7,10 +7,9 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from modalmix.config import nearest
 from modalmix.data.ids import IdMap
 from modalmix.data.modality import Modality
-from modalmix.errors import DataError, ModelError
+from modalmix.errors import DataError, ModelError, nearest
 from modalmix.files import sha256_values
 
 TITLE_COLUMNS = ("title", "name")

@@ -10,13 +10,12 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.ids import IdMap
 from modalmix.data.modality import Modality
 from modalmix.data.neighbors import owner_of, read_neighbors
 from modalmix.data.schema import ReadConfig
-from modalmix.errors import DataError
+from modalmix.errors import DataError, nearest
 from modalmix.files import read_json, sha256_file
 
 FEATURE_SUFFIXES = (".npy", ".safetensors")

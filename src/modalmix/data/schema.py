@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 import polars as pl
 from pydantic import Field, model_validator
 
-from modalmix.config import Config, nearest
-from modalmix.errors import DataError
+from modalmix.config import Config
+from modalmix.errors import DataError, nearest
 
 # names looked for, best first, where the settings name no column
 KNOWN_NAMES = {

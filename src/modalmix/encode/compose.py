@@ -5,8 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from modalmix.config import nearest
-from modalmix.errors import EncodeError
+from modalmix.errors import EncodeError, nearest
 
 # never user tags: people tag what they have seen, so that for a cold item the tags are its future
 TEXT_COLUMNS = (

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modalmix.config import nearest
 from modalmix.encode.batches import encode_contents
 from modalmix.encode.content import from_paths
 from modalmix.encode.efficientnet import EfficientNetLite
@@ -12,7 +11,7 @@ from modalmix.encode.encoder import Encoder, EncoderConfig
 from modalmix.encode.entry import Encoded
 from modalmix.encode.hub import PREFIX, find_pretrained
 from modalmix.encode.transformer_image import TransformerImage
-from modalmix.errors import EncodeError
+from modalmix.errors import EncodeError, nearest
 
 EFFICIENTNET = "efficientnet-lite0"
 

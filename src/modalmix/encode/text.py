@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 
-from modalmix.config import nearest
 from modalmix.encode import compose
 from modalmix.encode.batches import encode_contents
 from modalmix.encode.content import from_texts
@@ -15,7 +14,7 @@ from modalmix.encode.entry import Encoded
 from modalmix.encode.hub import PREFIX, Pretrained, find_pretrained
 from modalmix.encode.sentence_text import SentenceText
 from modalmix.encode.transformer_text import TransformerText
-from modalmix.errors import EncodeError
+from modalmix.errors import EncodeError, nearest
 from modalmix.files import sha256_file
 
 MINILM = "minilm"

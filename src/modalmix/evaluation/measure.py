@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modalmix.config import nearest
 from modalmix.data.interactions import Interactions
 from modalmix.data.split import Holdout
-from modalmix.errors import ConfigError
+from modalmix.errors import ConfigError, nearest
 from modalmix.evaluation.metrics import PerUser, TieGroups, per_user
 from modalmix.evaluation.pools import Pool, make_pool
 from modalmix.evaluation.ranking import rank

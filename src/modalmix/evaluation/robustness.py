@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.drop import ANY, drop_modality
 from modalmix.data.split import Holdout
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError, ModelError, nearest
 from modalmix.evaluation.measure import evaluate
 from modalmix.evaluation.results import Evaluation
 from modalmix.evaluation.settings import EvaluateConfig

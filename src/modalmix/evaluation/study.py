@@ -8,8 +8,7 @@ from typing import Any, final
 import numpy as np
 import polars as pl
 
-from modalmix.config import nearest
-from modalmix.errors import EvaluateError
+from modalmix.errors import EvaluateError, nearest
 from modalmix.evaluation.compare import Comparison, compare, holm
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from modalmix.config import nearest
 from modalmix.data import Catalog, Dataset, IdMap, Modality, ReadConfig, read_table
 from modalmix.data.align import align, is_text
 from modalmix.data.build import catalog_of, to_polars
@@ -16,7 +15,7 @@ from modalmix.data.catalog import TITLE_COLUMNS
 from modalmix.data.features import modality_from, read_modality
 from modalmix.data.schema import KNOWN_NAMES
 from modalmix.encode import EncoderConfig, compose_text, text_columns
-from modalmix.errors import DataError, EncodeError
+from modalmix.errors import DataError, EncodeError, nearest
 from modalmix.train.source import FILE_TYPES, DataConfig, encode_content, files_by_id
 
 Table = Any  # a DataFrame of polars or pandas, a list of dicts, or the path of a table

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, final, get_args
 
-from modalmix.config import nearest
 from modalmix.data import perturb
 from modalmix.data.dataset import Dataset
-from modalmix.errors import ConfigError, ModelError
+from modalmix.errors import ConfigError, ModelError, nearest
 from modalmix.models.contract import ModelConfig, ModelType
 
 Perturbation = Literal["only", "without", "noise", "shuffle"]

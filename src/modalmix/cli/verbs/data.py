@@ -9,7 +9,7 @@ import tyro
 
 from modalmix.cli.options import parse
 from modalmix.cli.show import console, facts_table, notice, print_json
-from modalmix.config import Config, nearest
+from modalmix.config import Config
 from modalmix.data import (
     ReadConfig,
     SplitConfig,
@@ -24,7 +24,7 @@ from modalmix.data import (
     write_split,
 )
 from modalmix.data.shop import ShopConfig, plant, write_shop
-from modalmix.errors import ConfigError
+from modalmix.errors import ConfigError, nearest
 from modalmix.train.source import examine_raw
 
 SHORT = {f"--{name}": f"--reader.{name}" for name in ("min-rating", "k-core", "duplicates", "modalities")}

@@ -8,7 +8,6 @@ import polars as pl
 from jaxtyping import Bool, Float32, Int8
 from PIL import Image
 
-from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.dataset import Dataset
 from modalmix.data.ids import IdMap
@@ -19,7 +18,7 @@ from modalmix.data.shop.events import draw_events
 from modalmix.data.shop.pictures import draw, draw_noise
 from modalmix.data.shop.titles import Text, write, write_noise
 from modalmix.data.shop.truth import MISSING, NOISE, Truth, draw_truth, stream
-from modalmix.errors import ModelError
+from modalmix.errors import ModelError, nearest
 
 NAME = "planted-shop"
 MODALITIES = ("image", "text")

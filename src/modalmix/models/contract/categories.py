@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
-from modalmix.errors import ModelError
+from modalmix.errors import ModelError, nearest
 from modalmix.nn.category import Labels
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from modalmix.config import nearest
-from modalmix.errors import ModelError
+from modalmix.errors import ModelError, nearest
 from modalmix.models import names
 from modalmix.models.contract.recommender import Recommender
 from modalmix.models.contract.settings import ModelConfig

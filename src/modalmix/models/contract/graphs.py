@@ -12,11 +12,10 @@ from jaxtyping import Bool, Float, Float32, Int32
 from pydantic import Field
 from torch import Tensor, nn
 
-from modalmix.config import nearest
 from modalmix.data.catalog import Catalog
 from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
-from modalmix.errors import ConfigError
+from modalmix.errors import ConfigError, nearest
 from modalmix.files import cache_folder, cached_arrays, sha256_array, sha256_values
 from modalmix.models.contract.content import Content, ModalityFeatures, chosen_modalities
 from modalmix.models.contract.dot import DotScorer
