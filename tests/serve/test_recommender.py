@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -246,6 +247,33 @@ class AfterTheLast(ClosedFormRecommender[ModelConfig]):
         return SequentialScorer(2, self.data.sequences, encode, torch.eye(5), torch.tensor([0.0, 3.0, 2.0, 1.0, 0.5]))
 
 
+class NextOfMet(ClosedFormRecommender[ModelConfig]):
+    """Scores an item 1 where the user has met the one before it."""
+
+    def fit(self, data: TrainData) -> None:
+        """Nothing to learn."""
+
+    def scorer(self, catalog: Catalog) -> "FollowsMet":
+        """Of the train events."""
+        return FollowsMet(interactions([(0, 4), (1, 0)]).csr)
+
+
+class FollowsMet:
+    """Its scorer."""
+
+    def __init__(self, met: sp.csr_matrix) -> None:
+        self.met = met
+
+    def following(self, met: sp.csr_matrix) -> "FollowsMet":
+        """Where users have met this."""
+        return FollowsMet(met)
+
+    def __call__(self, query: Query) -> Tensor:
+        """Row by row."""
+        assert query.users is not None
+        return torch.from_numpy(np.roll(self.met[query.users.numpy()].toarray(), 1, axis=1))
+
+
 class TestHistories:
     @pytest.fixture
     def ordered(self, run: Run) -> Run:
@@ -292,3 +320,9 @@ class TestHistories:
         ):
             found = ordered.recommend(history=["no", "nope"], k=2)
         assert found["item"].to_list() == ["b", "c"]
+
+    def test_a_model_of_what_was_met_follows_all_that_is_known_by_now(self, run: Run) -> None:
+        # u met e in training, b in validation, d in the test part: a follows e, c follows b, e follows d
+        model = NextOfMet(ModelConfig(), run.split.train_data())
+        asked = replace(run, model=model).recommend(users=["u"], k=5, filter_seen=False)
+        assert dict(asked.select("item", "score").iter_rows()) == {"a": 1, "c": 1, "e": 1, "b": 0, "d": 0}

@@ -19,6 +19,7 @@ from modalmix.data.sequences import Sequences
 from modalmix.data.split import Split
 from modalmix.errors import QueryError, UnknownIdError
 from modalmix.models.contract import Query, Recommender, Scorer, calibrate
+from modalmix.models.contract.histories import FollowingScorer
 from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.retrieval import Best, FullRanking, PairScorer, Ranker, TwoStep
 from modalmix.serve.add import Features, Files, Table, extend_catalog, warn_without_content
@@ -119,6 +120,9 @@ class Run:
     ) -> pl.DataFrame:
         """The best `k` items for known users, or for histories of people never seen in training.
 
+        A known user is asked for with everything the data set knows of this one by now, held-out events too, where the
+        model reads what users have met (sequences, neighbours, filters); elsewhere with what was learnt in training.
+
         Args:
             users: external user ids.
             history: external item ids, oldest first; a list of lists asks for several people at once.
@@ -154,14 +158,14 @@ class Run:
 
     def _ranker(self, retrieve: int | None) -> Ranker:
         if retrieve is None:
-            return FullRanking(self.scorer)
-        if not isinstance(self.scorer, PairScorer):
+            return FullRanking(self._informed)
+        if not isinstance(self._informed, PairScorer):
             raise QueryError(
                 f"model {type(self.model).__module__.rpartition('.')[2]} does not score in two steps",
                 got=f"retrieve={retrieve}",
                 fix="Leave retrieve out: all items are scored.",
             )
-        return TwoStep(self.scorer, retrieve)
+        return TwoStep(self._informed, retrieve)
 
     def _for_users(self, users: Ids, top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
         rows = self._user_rows(users)
@@ -245,6 +249,11 @@ class Run:
         if (rows < 0).all() and not isinstance(self.scorer, HistoryScorer):  # these answer by popularity, and say so
             raise QueryError("a history holds no known item", got=f"{len(rows)} ids", expected="at least one")
         return rows[rows >= 0]
+
+    @cached_property
+    def _informed(self) -> Scorer:
+        """The scorer that knows all events of the data set, held-out ones too, where it can follow them."""
+        return self.scorer.following(self._known.csr) if isinstance(self.scorer, FollowingScorer) else self.scorer
 
     @cached_property
     def _known(self) -> Interactions:
