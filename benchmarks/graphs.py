@@ -142,9 +142,14 @@ def _section(data: str, rows: list[dict[str, Any]]) -> str:
         cells = [name, str(len(ones)), *(spread(_values(ones, "train", metric)) for metric in SHOWN)]
         cells += [p_value(found.get(name)), *(spread(_values(ones, "seen", metric)) for metric in SHOWN)]
         cells += [f"{mean(row['validation'] for row in ones):.4f}"]
-        cells += [f"{mean(_values(ones, part, 'recall@20')):.4f}" for part in ("sparse users", "long tail")]
+        cells += [_of_part(ones, part) for part in ("sparse users", "long tail")]
         lines.append(line([*cells, *costs(ones)]))
     return "\n".join(lines) + "\n"
+
+
+def _of_part(rows: list[dict[str, Any]], part: str) -> str:
+    """Mean Recall@20 over seeds; a dash where nobody is in that part of the test split."""
+    return f"{mean(_values(rows, part, 'recall@20')):.4f}" if part in rows[0]["test"] else "–"
 
 
 def _values(rows: Iterable[Row], part: str, metric: str) -> list[float]:

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from modalmix.cli import main
 from modalmix.data.shop import ShopConfig, plant, write_shop
+from modalmix.pipeline import load_run
 
 FEW = ["--epochs", "3", "--batch-size", "256", "--dim", "16"]
 
@@ -213,3 +215,23 @@ def test_validate_looks_at_the_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     warnings = " ".join(printed(capsys)["warnings"])
     assert f"{first.name} for one" in warnings
     assert "nobody.jpg" in warnings
+
+
+def test_a_sequential_model_answers_a_history_and_somebody_who_has_met_nothing(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, ordered = str(tmp_path / "run"), ["--features", "none", "--split", "leave-last-two-out", *FEW]
+    assert main(["train", str(shop), "--model", "sasrec", "--run", run, *ordered]) == 0
+    items = pl.read_parquet(shop / "items.parquet")["item"].to_list()
+    capsys.readouterr()
+    lists = []
+    for history in (items[:2], items[1::-1]):
+        assert main(["recommend", run, "--history", *history, "--k", "5", "--json"]) == 0
+        lists.append([(row["item"], row["score"]) for row in json.loads(capsys.readouterr().out)])
+    assert not {item for item, _ in lists[0]} & set(items[:2])
+    assert lists[0] != lists[1], "order counts"
+    with pytest.warns(UserWarning, match="answered by popularity"):
+        assert main(["recommend", run, "--history", "--k", "80", "--json"]) == 0
+    scores = [row["score"] for row in json.loads(capsys.readouterr().out)]
+    split = load_run(run).split
+    assert scores == pytest.approx(sorted(np.log1p(split.train.item_degree), reverse=True), rel=1e-5)

@@ -27,6 +27,12 @@ def ring() -> TrainData:
     return TrainData(IdMap(list(range(24)), "user"), Catalog(IdMap(list(range(8)))), events)
 
 
+def with_days(data: TrainData) -> TrainData:
+    """The same data with each event a day after the one before."""
+    seconds = 1_500_000_000 + 86_400 * np.arange(len(data.interactions), dtype=np.int64)
+    return replace(data, interactions=replace(data.interactions, time=seconds))
+
+
 def with_categories(data: TrainData, values: list[Any]) -> TrainData:
     """The same data with these categories of its items."""
     table = pl.DataFrame({"item": data.catalog.items.series, "categories": values})

@@ -1,6 +1,7 @@
 """CAMMSR: each part against a plain restatement, what may and may not depend on what, and the bad inputs."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from modalmix.errors import ConfigError, ModelError
 from modalmix.models.cammsr import Cammsr, CammsrConfig
 from modalmix.models.contract import Query
 from modalmix.models.contract.sequential import Steps
-from modalmix.nn.swap import swap_contrast
 from tests.models.conftest import Shop
 from tests.models.sequences import HISTORY, NAMES, TARGETS, check_causality, check_padding, several, with_categories
 
@@ -39,6 +39,14 @@ def steps() -> Steps:
     return Steps(HISTORY, TARGETS)
 
 
+def agreement(logits: Tensor, labels: list[str], names: Sequence[str]) -> Tensor:
+    """Mean log probability of a head's right answers: half of it over an item's own categories."""
+    p = torch.sigmoid(logits)
+    own = [names.index(name) for name in labels]
+    others = [c for c in range(len(names)) if c not in own]
+    return (p[own].log().mean() + (1 - p[others]).log().mean()) / 2
+
+
 def weights_of(built: Cammsr, history: Tensor) -> Tensor:
     """w of every modality and position, from the history alone."""
     items = built.items(built.train_catalog)
@@ -51,21 +59,60 @@ def weights_of(built: Cammsr, history: Tensor) -> Tensor:
         labels = several(row)
         quality = []
         for head, one in zip(built.heads, e[:, k], strict=True):
-            p = torch.sigmoid(head(one))
             if labels is None:
+                p = torch.sigmoid(head(one))
                 quality.append((p * p.log() + (1 - p) * (1 - p).log()).mean())
-                continue
-            own = [built.categories.names.index(name) for name in labels]
-            others = [c for c in range(len(built.categories.names)) if c not in own]
-            quality.append((p[own].log().mean() + (1 - p[others]).log().mean()) / 2)
+            else:
+                quality.append(agreement(head(one), labels, built.categories.names))
         there = present[k].nonzero().squeeze(1)
-        shares = torch.stack([quality[m] for m in there]).softmax(dim=0) * len(there)
-        weights[there, k] = shares.detach()
+        logits = torch.stack([quality[m] for m in there]) / built.config.category_temperature
+        weights[there, k] = (logits.softmax(dim=0) * len(there)).detach()
     return weights
 
 
+def category_loss(built: Cammsr) -> Tensor:
+    """L_cat of the histories: in each modality, the mean over labelled items that have it."""
+    items, means = built.items(built.train_catalog), []
+    for m, head in enumerate(built.heads):
+        errors = []
+        for history in HISTORY:
+            for place, row in enumerate(history[history >= 0].tolist()):
+                labels = several(row)
+                if labels is not None and items.beside.present[row, m]:
+                    e = items.inputs[row].split(8)[m] + built.positions[place]
+                    errors.append(-agreement(head(e), labels, built.categories.names))
+        means.append(torch.stack(errors).mean())
+    return torch.stack(means).mean()
+
+
+def info_nce(one: Tensor, other: Tensor, target: list[int], temperature: float) -> Tensor:
+    """Symmetric contrast of cosines; users with the same target are no negatives of each other."""
+    losses = []
+    for asking, found in ((one, other), (other, one)):
+        for k in range(len(target)):
+            cosine = F.cosine_similarity(asking[k : k + 1], found) / temperature
+            others = [n for n in range(len(target)) if n == k or target[n] != target[k]]
+            losses.append(torch.logsumexp(cosine[others], dim=0) - cosine[k])
+    return torch.stack(losses).mean()
+
+
+def last_states(built: Cammsr) -> tuple[Tensor, ...]:
+    """z of each modality after each history."""
+    states = built.states(HISTORY, built.items(built.train_catalog))
+    return states[torch.arange(3), (HISTORY >= 0).sum(dim=1) - 1].split(8, dim=1)
+
+
+@torch.no_grad()
+def check_scores(built: Cammsr) -> None:
+    """A score is the sum over modalities of <z at the last item, e without position>."""
+    scores = built.scorer(built.train_catalog)(Query(history=HISTORY))
+    outputs = built.items(built.train_catalog).outputs.split(8, dim=1)
+    expected = torch.stack([z @ e.T for z, e in zip(last_states(built), outputs, strict=True)]).sum(dim=0)
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_states_equal_a_plain_restatement(data: TrainData) -> None:
-    built = model(data, dropout=0.0)
+    built = model(data, category_temperature=2.0)
     items = built.items(data.catalog)
     with torch.no_grad():
         states, weights = built.states(HISTORY, items), weights_of(built, HISTORY)
@@ -92,17 +139,21 @@ def test_states_equal_a_plain_restatement(data: TrainData) -> None:
 
 def test_scores_are_sums_of_inner_products_without_position(data: TrainData) -> None:
     built = model(data)
-    items = built.items(data.catalog)
-    scores = built.scorer(data.catalog)(Query(history=HISTORY))
+    check_scores(built)
+    outputs = built.items(data.catalog).outputs
     with torch.no_grad():
-        states = built.states(HISTORY, items)
-        for user, history in enumerate(HISTORY):
-            z = states[user, int((history >= 0).sum()) - 1].split(8)
-            raw = items.outputs.split(8, dim=1)
-            expected = torch.stack([one @ part for one, part in zip(raw, z, strict=True)]).sum(dim=0)
-            torch.testing.assert_close(scores[user], expected, atol=1e-5, rtol=1e-5)
         built.positions += 1.0
-        assert torch.equal(built.items(data.catalog).outputs, items.outputs)
+    assert torch.equal(built.items(data.catalog).outputs, outputs)
+
+
+@pytest.mark.parametrize("dims", [{"text": 5}, {"image": 5, "text": 4, "sound": 3}])
+def test_one_modality_and_three(content_shop: Shop, dims: dict[str, int]) -> None:
+    built = model(with_categories(content_shop(dims), [several(k) for k in range(ITEMS)]))
+    assert len(built.streams) == 1 + len(dims)
+    check_scores(built)
+    torch.stack(list(built.train().loss(steps()).values())).sum().backward()
+    idle = [name for name, one in built.named_parameters() if one.grad is None or not one.grad.any()]
+    assert not idle
 
 
 def test_one_position_table_moves_every_modality(data: TrainData) -> None:
@@ -168,17 +219,45 @@ def test_a_later_item_changes_no_earlier_state_and_padding_nothing(data: TrainDa
 
 def test_without_swapped_positions_the_contrast_is_of_the_sequences_themselves(data: TrainData) -> None:
     built = model(data, swap_rate=0.0, swap=1.0)
-    states = built.states(HISTORY, built.items(data.catalog))
-    last = states[torch.arange(3), (HISTORY >= 0).sum(dim=1) - 1]
-    expected = swap_contrast(last[:, 8:16], last[:, 16:], torch.tensor([7, 1, 6]), built.config.temperature)
-    torch.testing.assert_close(built.loss(steps())["swap"], expected)
+    _, image, text = last_states(built)
+    torch.testing.assert_close(built.loss(steps())["swap"], info_nce(image, text, [7, 1, 6], built.config.temperature))
 
 
-def test_only_positions_where_both_have_content_are_swapped(data: TrainData) -> None:
-    built = model(data, swap_rate=1.0)
-    both = [row for row in HISTORY[HISTORY >= 0].tolist() if row not in (3, 4, 5)]
-    read = built.read(HISTORY, built.items(data.catalog))
-    assert int((read.present[:, 1] & read.present[:, 2]).sum()) == len(both) < read.present.shape[0]
+def test_histories_with_the_same_last_target_are_no_negatives(data: TrainData) -> None:
+    built = model(data, swap_rate=0.0, swap=1.0)
+    targets = TARGETS.clone()
+    targets[1, 1] = 7
+    _, image, text = last_states(built)
+    expected = info_nce(image, text, [7, 7, 6], built.config.temperature)
+    torch.testing.assert_close(built.loss(Steps(HISTORY, targets))["swap"], expected)
+
+
+@pytest.mark.parametrize(("swap_pairs", "pairs"), [("content", [(1, 2)]), ("all", [(0, 1), (0, 2), (1, 2)])])
+def test_streams_swap_where_both_have_content(data: TrainData, swap_pairs: str, pairs: list[tuple[int, int]]) -> None:
+    built = model(data, swap_rate=1.0, swap=0.7, temperature=0.5, swap_pairs=swap_pairs)
+    items, losses = built.items(data.catalog), []
+    read, rows = built.read(HISTORY, items), HISTORY[HISTORY >= 0].tolist()
+    for one, other in pairs:
+        swapped = read.streams.clone()
+        for k, row in enumerate(rows):
+            if items.beside.present[row, [one, other]].all():
+                swapped[[one, other], k] = read.streams[[other, one], k]
+        first, second = (built.encode_last(m, swapped[m], read.packing) for m in (one, other))
+        losses.append(info_nce(first, second, [7, 1, 6], temperature=0.5))
+    torch.testing.assert_close(built.loss(steps())["swap"], 0.7 * torch.stack(losses).mean())
+
+
+def test_the_share_of_positions_that_swap(data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def draw(real: Tensor, rho: float) -> Tensor:
+        asked.append(rho)
+        return real
+
+    monkeypatch.setattr("modalmix.models.cammsr.draw_positions", draw)
+    found = model(data, swap_rate=0.3).loss(steps())["swap"]
+    assert asked == [0.3]
+    torch.testing.assert_close(found, model(data, swap_rate=1.0).loss(steps())["swap"])
 
 
 @pytest.mark.parametrize(
@@ -196,6 +275,15 @@ def test_pairs_that_swap(content_shop: Shop, dims: dict[str, int], swap_pairs: A
     built = model(data, swap_pairs=swap_pairs)
     assert built.pairs == pairs
     assert torch.isfinite(torch.stack(list(built.loss(steps()).values()))).all()
+
+
+def test_heads_learn_of_labelled_items_in_the_modalities_these_have(data: TrainData) -> None:
+    built = model(data, category=0.3)
+    found, expected = built.loss(steps())["category"], 0.3 * category_loss(built)
+    torch.testing.assert_close(found, expected)
+    read = [built.table, built.positions, *built.project.parameters()]
+    for ours, theirs in zip(torch.autograd.grad(found, read), torch.autograd.grad(expected, read), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("weighting", ["agreement", "confidence", "learned", "none"])
@@ -244,14 +332,46 @@ def test_how_sure_a_head_of_one_category_an_item_is(content_shop: Shop, weightin
     torch.testing.assert_close(found, (3 * (p * p.log()).sum(dim=1).softmax(dim=0)).detach())
 
 
-def test_without_categories_all_weigh_the_same_and_it_says_so(content_shop: Shop) -> None:
+@pytest.mark.parametrize("weighting", ["agreement", "confidence"])
+def test_without_categories_all_weigh_the_same_and_it_says_so(content_shop: Shop, weighting: str) -> None:
     with pytest.warns(UserWarning, match="no column 'categories'"):
-        built = model(content_shop())
+        built = model(content_shop(), category_weighting=weighting)
     assert built.weighting == "none"
     assert "category" not in built.loss(steps())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(content_shop(), category_weighting="none")
+
+
+def test_experts_are_made_as_asked(data: TrainData) -> None:
+    mixture = model(data, experts=3, expert_hidden=5, gate="linear", dropout=0.25).mixture
+    assert mixture is not None
+    assert mixture.gate == "linear"
+    assert mixture.out_weight.shape == (3, 5, 24)
+    assert [one.p for one in mixture.modules() if isinstance(one, torch.nn.Dropout)] == [0.25]
+
+
+def test_the_published_settings() -> None:
+    published = {
+        "dim": 64,
+        "dropout": 0.5,
+        "attention_dropout": 0.5,
+        "init_std": 0.02,
+        "id_init": "normal",
+        "whiten": 0,
+        "category": 1.0,
+        "swap": 0.1,
+        "swap_rate": 0.5,
+        "temperature": 0.2,
+        "lr": 1e-3,
+        "lr_decay": "none",
+        "weight_decay": 0.0,
+        "batch_size": 1024,
+        "epochs": 100,
+        "patience": 10,
+    }
+    paper = CammsrConfig.preset("paper").model_dump()
+    assert {name: paper[name] for name in published} == published
 
 
 def test_ablations_are_switches(data: TrainData) -> None:

@@ -63,9 +63,12 @@ def plant(order: np.ndarray | None = None, modalities: bool = True) -> Planted:
     features["look"][[3, 9]] = np.nan
     features["words"][[9, 12]] = np.nan  # item 9 has nothing at all
     order = np.arange(ITEMS) if order is None else order
+    ids = IdMap([f"item-{k}" for k in order])
+    categories = [None if k == 9 else ["even", f"group {group[k]}"][k % 2 :] for k in order]
     catalog = Catalog(
-        IdMap([f"item-{k}" for k in order]),
+        ids,
         {name: Modality.from_matrix(name, x[order]) for name, x in features.items()} if modalities else {},
+        pl.DataFrame({"item": ids.series, "categories": categories}),
     )
     row_of = np.argsort(order)
 

@@ -15,6 +15,7 @@ from modalmix.models.contract import Query, Triples
 from modalmix.models.lattice import Edges, Lattice, LatticeConfig, neighbor_lists, similar
 from tests.models.conftest import Shop
 from tests.models.training import cold_items_follow_content, refuses_bad_modalities, train
+from tests.nn.test_neighbors import Largest
 
 USERS, ITEMS, WARM = 40, 30, 24
 BATCH = Triples(torch.tensor([0, 1, 1, 7, 0]), torch.tensor([3, 4, 5, 3, 6]), torch.tensor([9, 3, 9, 0, 8]))
@@ -133,6 +134,16 @@ def test_the_graph_is_built_anew_each_epoch_and_for_scoring(content_shop: Shop) 
     assert built.built is not before
 
 
+def test_no_tensor_of_a_step_is_items_x_items(content_shop: Shop) -> None:
+    """The first step of an epoch, which builds the graph, and its gradients; the next one. A chunk has 1,024 items."""
+    data = content_shop(items=1300, cold=0)
+    built = model(data)
+    with Largest() as largest:
+        for _ in range(2):
+            torch.stack(list(built.loss(BATCH).values())).sum().backward()
+    assert 1300 < largest.numel <= 1024 * 1300
+
+
 def test_a_constant_graph_adds_up_what_the_edges_say() -> None:
     edges = Edges(torch.tensor([[0, 1, 0], [2, 0, 0], [1, 1, 2]]), torch.tensor([[1.0, 2, 3], [5, 0, 0], [1, 1, 4]]))
     dense = torch.tensor([[4.0, 2, 0], [0, 0, 5], [0, 2, 4]])
@@ -227,5 +238,12 @@ def test_bad_input(content_shop: Shop) -> None:
 def test_the_paper_preset_is_the_published_code() -> None:
     paper = LatticeConfig.preset("paper").model_dump()
     published = {"dim": 64, "projected": 64, "lr": 5e-4, "batch_size": 1024, "reg": 1e-5 / 2, "layers": 2}
-    published |= {"item_layers": 1, "neighbors": 10, "skip": 0.9, "epochs": 200, "trainable_features": True}
+    published |= {
+        "item_layers": 1,
+        "neighbors": 10,
+        "skip": 0.9,
+        "epochs": 200,
+        "trainable_features": True,
+        "lr_factor": 0.96,
+    }
     assert paper | published == paper

@@ -222,5 +222,5 @@ def test_bad_input(content_shop: Shop) -> None:
 def test_the_paper_preset_is_the_published_code() -> None:
     paper = MGCNConfig.preset("paper").model_dump()
     published = {"dim": 64, "lr": 1e-3, "batch_size": 2048, "reg": 1e-4 / 2, "layers": 2, "item_layers": 1}
-    published |= {"neighbors": 10, "contrast": 0.01, "temperature": 0.2, "trainable_features": True}
+    published |= {"neighbors": 10, "contrast": 0.01, "temperature": 0.2, "trainable_features": True, "lr_factor": 0.96}
     assert paper | published == paper

@@ -245,4 +245,5 @@ def test_the_paper_preset_has_the_published_settings() -> None:
     assert (paper.dim, paper.layers, paper.item_layers, paper.neighbors) == (64, 4, 1, 10)
     assert (paper.dropout, paper.contrast, paper.temperature) == (0.1, 0.01, 0.2)
     assert (paper.lr, 2 * paper.reg, paper.epochs, paper.patience) == (1e-3, 1e-4, 1000, 20)
+    assert paper.lr_factor == 0.96
     assert paper.trainable_features

@@ -31,8 +31,12 @@ def test_cross_entropy_is_torchs_where_there_is_a_label(logits: torch.Tensor) ->
     found = cross_entropy(logits, labels)
     assert found[1] == 0
     torch.testing.assert_close(found[[0, 2, 3]], F.cross_entropy(logits[[0, 2, 3]], labels.labels, reduction="none"))
-    with pytest.raises(ValueError, match="several labels"):
-        cross_entropy(logits, LABELS)
+
+
+def test_cross_entropy_is_the_mean_over_several_labels(logits: torch.Tensor) -> None:
+    found = cross_entropy(logits, Labels(torch.tensor([0, 2, 2, 2, 3]), torch.tensor([2, 0, 4])))
+    log_p = logits.log_softmax(dim=1)
+    torch.testing.assert_close(found, -torch.stack([log_p[0, [0, 2]].mean(), *log_p.new_zeros(2), log_p[3, 4]]))
 
 
 def test_plain_bce_is_the_mean_over_all_categories(logits: torch.Tensor) -> None:

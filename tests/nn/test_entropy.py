@@ -292,7 +292,7 @@ class TestEpoch:
         routing.add(torch.full((3, 2), 0.5).requires_grad_())
         means = routing.means()
         assert list(means) == ["gate/0", "gate/1", "H_route"]
-        assert [float(one) for one in means.values()] == pytest.approx([0.625, 0.375, 0.5])
+        assert [float(one) for one in means.values()] == pytest.approx([4.5 / 7, 2.5 / 7, 3 / 7])
         assert not any(one.requires_grad for one in means.values())
 
     def test_what_the_record_keeps(self) -> None:

@@ -55,6 +55,17 @@ def test_contrast_equals_loops_and_same_targets_add_nothing() -> None:
     assert found.item() == pytest.approx(total / 10, rel=1e-5)
 
 
+def test_other_windows_of_a_user_add_nothing() -> None:
+    one, other = (torch.randn(3, 4) for _ in range(2))
+    cosine = F.cosine_similarity(one[:, None], other[None], dim=2) / 0.2
+    found = torch.zeros(())
+    for logits in (cosine, cosine.T):
+        for k, negatives in enumerate(([1], [0, 2], [1])):
+            found += logits[k, [k, *negatives]].logsumexp(dim=0) - logits[k, k]
+    user = torch.tensor([5, 6, 5])
+    torch.testing.assert_close(swap_contrast(one, other, torch.tensor([7, 3, 1]), 0.2, user), found / 6)
+
+
 def test_a_batch_of_one_target_has_nothing_to_contrast() -> None:
     one, other = (torch.randn(3, 4, requires_grad=True) for _ in range(2))
     loss = swap_contrast(one, other, torch.tensor([5, 5, 5]), 0.2)

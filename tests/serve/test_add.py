@@ -61,6 +61,13 @@ def extended(run: Run) -> Run:
     return run.add_items(table, features=features)
 
 
+def with_categories(data: Dataset) -> Dataset:
+    """Each item has one category, every third none."""
+    table = data.catalog.table
+    column = pl.Series("categories", [[f"c{k % 4}"] if k % 3 else None for k in range(len(table))])
+    return replace(data, catalog=replace(data.catalog, table=table.with_columns(column)))
+
+
 def everyone(run: Run) -> torch.Tensor:
     return run.scorer(Query(users=torch.arange(len(run.split.dataset.users))))
 
@@ -249,3 +256,11 @@ def test_files_for_features_of_unknown_origin_are_an_error(run: Run, tmp_path: P
     given = fitted("contentmean", replace(data, catalog=catalog))
     with pytest.raises(DataError, match=r"unknown encoder.*features=\{'image': matrix\}"):
         given.add_items([{"item": "x"}], images=tmp_path)
+
+
+@pytest.mark.parametrize("categories", [["c1"], ["c1", "c3"], ["c9"], None])
+def test_a_new_item_may_have_other_categories_than_the_known_ones(categories: list[str] | None) -> None:
+    run = fitted("cammsr", with_categories(shop()), heads=2)
+    table = pl.DataFrame({"item": ["new"], "categories": pl.Series([categories], dtype=pl.List(pl.String))})
+    bigger = run.add_items(table, features={name: x[-1:] for name, x in content().items()})
+    assert bigger.recommend(history=["new", "i3"], k=5)["score"].is_finite().all()

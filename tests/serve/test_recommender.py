@@ -1,6 +1,8 @@
 """Recommendations by hand: external ids in and out, masks, pools, histories, bad requests."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -78,6 +80,16 @@ def test_a_history_is_folded_in_and_its_own_items_left_out(run: Run) -> None:
     assert set(frame["item"]) == {"c", "d", "e"}
     several = run.recommend(history=[["a"], ["b", "c"]], k=1, filter_seen=False)
     assert several.select("query", "item").rows() == [(0, "a"), (1, "b")]
+
+
+def test_the_first_ten_unknown_items_are_named_and_the_others_counted(run: Run) -> None:
+    with pytest.warns(UserWarning, match=r"skipped: 'no0', .*'no9' and 2 more$"):
+        run.recommend(history=["a", *(f"no{k}" for k in range(12))], k=1)
+
+
+@pytest.mark.parametrize("of", [np.array, pl.Series, tuple])
+def test_a_history_may_be_an_array(run: Run, of: Callable[[list[str]], Any]) -> None:
+    assert run.recommend(history=of(["a", "b"]), k=5).equals(run.recommend(history=["a", "b"], k=5))
 
 
 def test_unknown_history_items_are_named_and_skipped(run: Run) -> None:
@@ -312,6 +324,10 @@ class TestHistories:
         served.recommend(users=["u", "v"], k=1)
         served.recommend(history=["a", "c"], k=1)
         assert asked == [[[20, 30], [7, 0]], None]
+
+    def test_an_empty_history_is_answered_by_popularity_and_says_so(self, ordered: Run) -> None:
+        with pytest.warns(UserWarning, match="answered by popularity"):
+            assert ordered.recommend(history=[], k=2)["item"].to_list() == ["b", "c"]
 
     def test_a_history_of_unknown_items_is_answered_by_popularity_and_says_so(self, ordered: Run) -> None:
         with (

@@ -122,11 +122,12 @@ def test_the_bar_tells_epoch_losses_and_best(monkeypatch: pytest.MonkeyPatch) ->
     told.start()
     told.step(0.5, {"bpr": 0.7})
     told.epoch(state(4))
+    told.step(0.5, {"bpr": 0.4, "reg": 0.2})
     told.stop()
     text = console.export_text()
     assert "epoch 4/10" in text
-    assert "bpr 0.5000 reg 0.2500 H_use 0.9000 H_route 0.7500 stage 2.0000" in text
-    assert "load" not in text, "a line holds three figures of a report"
+    assert "bpr 0.4000 reg 0.2000" in text
+    assert "H_use 0.9  H_route 0.75  stage 2  load/first 0.125" in text
     assert "best recall@20 0.1235 (epoch 1)" in text
 
 

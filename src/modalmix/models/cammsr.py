@@ -52,7 +52,7 @@ class CammsrConfig(StreamConfig):
     weigh_ids: bool = True
     """Whether the id takes part in the weights; else it weighs 1 and the content modalities average 1."""
     category: float = Field(1.0, ge=0)
-    """Weight mu of the category heads' loss."""
+    """Weight mu of the category heads' loss; there are heads where category_weighting is agreement or confidence."""
     swap: float = Field(0.1, ge=0)
     """Weight lambda of the modality-swap contrast."""
     swap_rate: float = Field(0.5, ge=0, le=1)
@@ -65,7 +65,10 @@ class CammsrConfig(StreamConfig):
     """What scales each sequence before its Transformer: dynamic tanh, or LayerNorm."""
     dyt_scope: Literal["input", "all"] = "input"
     """Where dynamic tanh stands: before the Transformer, or in place of every LayerNorm."""
+    map_std: float = Field(0.0, ge=0)
+    """Standard deviation of the linear maps at the start, biases 0; 0 leaves it to their width."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**StreamConfig.presets["paper"], "map_std": 0.02}}
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-category-guidance": {"category_weighting": "none"},
         "no-swap": {"swap": 0.0},
@@ -116,6 +119,8 @@ class Cammsr(StreamRecommender[CammsrConfig]):
         norm = DynamicTanh if config.input_norm == "dyt" else nn.LayerNorm
         self.add_encoders(norm, inner="dyt" if config.dyt_scope == "all" else "layer")
         self.pairs = self.swap_pairs()
+        if config.map_std:
+            self.start_maps(config.map_std)
 
     def check_weighting(self) -> str:
         """The category weighting; "none", with a warning, where the catalogue has no categories to guide it."""
@@ -136,6 +141,8 @@ class Cammsr(StreamRecommender[CammsrConfig]):
                 for name in pair:
                     if name not in place:
                         raise ModelError(f"swap pair {pair}", got=f"'{name}'", expected=f"of {', '.join(place)}")
+                if pair[0] == pair[1]:
+                    raise ModelError(f"swap pair {pair}", got="one sequence twice", expected="two modalities")
             return [(place[one], place[other]) for one, other in chosen]
         every = (
             range(len(self.streams)) if chosen == "all" or len(self.modalities) == 1 else range(1, len(self.streams))
@@ -230,4 +237,4 @@ class Cammsr(StreamRecommender[CammsrConfig]):
         swapped = swap(read.streams[one], read.streams[other], draw_positions(both, self.config.swap_rate))
         first, second = (self.encode_last(k, x, read.packing) for k, x in zip((one, other), swapped, strict=True))
         target = last_positions(batch.targets.unsqueeze(2), batch.inputs >= 0).squeeze(1)
-        return swap_contrast(first, second, target, self.config.temperature)
+        return swap_contrast(first, second, target, self.config.temperature, batch.users)

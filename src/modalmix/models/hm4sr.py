@@ -104,7 +104,7 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
         self.placeholders = nn.ModuleList(nn.Linear(2 * dim, dim) for _ in self.modalities if config.placeholder)
         self.add_encoders(partial(nn.LayerNorm, eps=EPS))
         self.head = nn.Linear(n * dim, len(self.categories.names)) if self.predicts_categories() else None
-        self.start()
+        self.start_maps(0.02)
 
     def predicts_categories(self) -> bool:
         """Whether categories have a loss; not, with a warning, where the catalogue has no such column."""
@@ -112,14 +112,6 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
         if self.config.category and column not in self.train_catalog.table.columns:
             warnings.warn(f"the items have no column '{column}': categories are not predicted", stacklevel=3)
         return bool(self.config.category and self.categories.names)
-
-    def start(self) -> None:
-        """N(0, .02) for every map and table of buckets, biases 0, as published."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
 
     # sequences
 
@@ -155,7 +147,7 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
         self, history: Int[Tensor, "batch length"], times: Int[Tensor, "batch length"] | None, items: Items
     ) -> Float[Tensor, "batch wide"]:
         """The last states. Without times all events count as now, one after another, and a warning says so."""
-        if times is None and self.clock is not None:
+        if times is None and self.temporal is not None:
             warnings.warn("histories without times are read as if all of it happened now", stacklevel=2)
         return last_positions(self.states(history, items, times), history >= 0)
 

@@ -63,6 +63,7 @@ class LatticeConfig(ItemGraphConfig):
             "patience": 50,
             "eval_every": 5,
             "trainable_features": True,
+            "lr_factor": 0.96,
         }
     }
 

@@ -99,6 +99,7 @@ class MagnetConfig(SignalsConfig):
             "specialise": 0.05,
             "ramp": 10,
             "lr": 1e-3,
+            "lr_factor": 0.96,
             "reg": 1e-4,
             "epochs": 1000,
             "patience": 20,
@@ -109,7 +110,7 @@ class MagnetConfig(SignalsConfig):
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-routing-regularisation": {"cover": 0.0, "specialise": 0.0},
         "no-experts": {"experts": "none"},
-        "no-templates": {"experts": "plain"},
+        "no-templates": {"experts": "plain", "expert_hidden": 64},  # beside "perceptrons", which has templates too
         "no-two-stages": {"trigger": "never"},
         "no-filter": {"prior": "none"},
         "full-cue": {"cue": "full"},

@@ -49,7 +49,7 @@ class MGCNConfig(ItemGraphConfig):
     """Epochs between validations."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"epochs": 1000, "patience": 20, "eval_every": 1, "trainable_features": True}
+        "paper": {"epochs": 1000, "patience": 20, "eval_every": 1, "trainable_features": True, "lr_factor": 0.96}
     }
 
 

@@ -59,7 +59,14 @@ class SMOREConfig(ItemGraphConfig):
     """Epochs between validations."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"lr": 1e-3, "epochs": 1000, "patience": 20, "eval_every": 1, "trainable_features": True}
+        "paper": {
+            "lr": 1e-3,
+            "epochs": 1000,
+            "patience": 20,
+            "eval_every": 1,
+            "trainable_features": True,
+            "lr_factor": 0.96,
+        }
     }
 
 

@@ -53,12 +53,13 @@ def plain_bce(logits: Float[Tensor, "rows categories"], labels: Labels) -> Float
 
 
 def cross_entropy(logits: Float[Tensor, "rows categories"], labels: Labels) -> Float[Tensor, " rows"]:
-    """-log softmax(c) of a row's only label; 0 for a row without one. Raises ValueError for several labels."""
-    if bool((labels.counts > 1).any()):
-        raise ValueError("a row has several labels; expected at most one")
-    found = logits.new_zeros(len(logits))
-    rows = labels.rows
-    return found.index_copy(0, rows, F.cross_entropy(logits[rows], labels.labels, reduction="none"))
+    """-log softmax(c) of a row's label, the mean over several; 0 for a row without one.
+
+    Several: an item that was added to a catalogue where each has one.
+    """
+    rows, counts = labels.rows, labels.counts.to(logits.dtype)
+    each = F.cross_entropy(logits[rows], labels.labels, reduction="none")
+    return torch.zeros_like(counts).index_add(0, rows, each.to(logits.dtype)) / counts.clamp(min=1)
 
 
 def confidence(logits: Float[Tensor, "rows categories"]) -> Float[Tensor, " rows"]:

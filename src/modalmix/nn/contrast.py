@@ -23,12 +23,15 @@ def masked_cosines(
     other: Float[Tensor, "batch dim"],
     target: Int[Tensor, " batch"],
     temperature: float,
+    user: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch batch"]:
-    """cos(one_k, other_n) / tau; -inf where n is not k but has the same target: no negative of k.
+    """cos(one_k, other_n) / tau; -inf where n is not k but has the same target, or user: no negative of k.
 
     Masked after the similarity, so that such a pair adds nothing: 0 before the exponential would add 1 each to the
     denominator.
     """
     similarity = unit_rows(one) @ unit_rows(other).T / temperature
-    same = (target[:, None] == target[None, :]).fill_diagonal_(False)
-    return similarity.masked_fill(same, -torch.inf)
+    same = target[:, None] == target[None, :]
+    if user is not None:
+        same |= user[:, None] == user[None, :]
+    return similarity.masked_fill(same.fill_diagonal_(False), -torch.inf)

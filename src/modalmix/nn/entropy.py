@@ -37,7 +37,7 @@ def hesitation(gates: Float[Tensor, "pairs experts"]) -> Float[Tensor, ""]:
 
 @final
 class EpochRouting:
-    """How an epoch routes: the mean gate and the mean entropy of the gates, gathered batch by batch."""
+    """How an epoch routes: the mean gate and the mean entropy of the gates over all pairs, gathered batch by batch."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -45,16 +45,16 @@ class EpochRouting:
     @torch.no_grad()
     def add(self, gates: Float[Tensor, "pairs experts"]) -> None:
         """A batch."""
-        seen = {"gate": gates.mean(dim=0), "route": hesitation(gates), "batches": gates.new_ones(())}
+        seen = {"gate": gates.sum(dim=0), "route": entropy(gates).sum(), "pairs": gates.new_tensor(len(gates))}
         self._sums = {name: value + self._sums.get(name, 0.0) for name, value in seen.items()}
 
     def means(self) -> Mapping[str, Tensor]:
-        """{"gate/0": mean gate of the first expert, ..., "H_route": mean entropy}; empty without a batch."""
-        if not self._sums:
+        """{"gate/0": mean gate of the first expert, ..., "H_route": mean entropy}; empty without a pair."""
+        if not self._sums or not float(self._sums["pairs"]):
             return {}
-        batches = self._sums["batches"]
-        gates = {f"gate/{k}": value for k, value in enumerate(self._sums["gate"] / batches)}
-        return gates | {"H_route": self._sums["route"] / batches}
+        pairs = self._sums["pairs"]
+        gates = {f"gate/{k}": value for k, value in enumerate(self._sums["gate"] / pairs)}
+        return gates | {"H_route": self._sums["route"] / pairs}
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,13 @@ def swap_contrast(
     other: Float[Tensor, "batch dim"],
     target: Int[Tensor, " batch"],
     temperature: float,
+    user: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of cosines: row k of `one` should find row k of `other` among the batch, and the reverse.
 
-    Rows with the same target as k are no negatives of k.
+    Rows with the same target as k are no negatives of k; nor are those of the same user, where users are given.
     """
-    similarity = masked_cosines(one, other, target, temperature)
+    similarity = masked_cosines(one, other, target, temperature, user)
     own = torch.arange(len(one), device=one.device)
     entropy = torch.nn.functional.cross_entropy
     return (entropy(similarity, own) + entropy(similarity.T, own)) / 2

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -112,7 +112,7 @@ class Run:
     def recommend(
         self,
         users: Ids | None = None,
-        history: Sequence[Any] | None = None,
+        history: Ids | Sequence[Ids] | None = None,
         k: int = 10,
         candidates: Candidates = "all",
         filter_seen: bool = True,
@@ -154,7 +154,8 @@ class Run:
         top = partial(self._ranker(retrieve).top, k=k, pool=None if pool.all() else torch.from_numpy(pool))
         if users is not None:
             return self._for_users(users, top, filter_seen)
-        return self._for_histories(history or [], top, filter_seen)
+        assert history is not None
+        return self._for_histories(history, top, filter_seen)
 
     def _ranker(self, retrieve: int | None) -> Ranker:
         if retrieve is None:
@@ -183,9 +184,10 @@ class Run:
             return self.scorer.ask(self._sequences, users)
         return Query(users=torch.from_numpy(users))
 
-    def _for_histories(self, history: Sequence[Any], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
+    def _for_histories(self, history: Ids | Sequence[Ids], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
         several = len(history) > 0 and isinstance(history[0], list | tuple | np.ndarray | pl.Series)
-        histories = [self._history_rows(one) for one in (history if several else [history])]
+        asked = cast(Sequence[Ids], history if several else [history])
+        histories = [self._history_rows(one) for one in asked]
         frames = []
         for start in range(0, len(histories), _CHUNK):
             padded = pad([torch.from_numpy(rows) for rows in histories[start : start + _CHUNK]])
@@ -245,7 +247,8 @@ class Run:
         rows = self.catalog.items.find(history) if len(history) else np.empty(0, dtype=np.int64)
         unknown = [repr(id) for id, row in zip(history, rows, strict=True) if row < 0]
         if unknown:
-            warnings.warn(f"unknown items in a history are skipped: {', '.join(unknown[:10])}", stacklevel=4)
+            named = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+            warnings.warn(f"unknown items in a history are skipped: {named}", stacklevel=4)
         if (rows < 0).all() and not isinstance(self.scorer, HistoryScorer):  # these answer by popularity, and say so
             raise QueryError("a history holds no known item", got=f"{len(rows)} ids", expected="at least one")
         return rows[rows >= 0]

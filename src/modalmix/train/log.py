@@ -1,13 +1,14 @@
 """What training writes for people and tools to read: metrics.jsonl, TensorBoard events, a progress bar."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from modalmix.errors import ConfigError, RunError
 from modalmix.files import atomic
@@ -16,7 +17,6 @@ from modalmix.train.run import RunFolder
 from modalmix.train.settings import TrainConfig
 
 Row = Mapping[str, Any]
-_SHOWN = 3  # figures of a model's report that fit on the line of the progress bar
 
 
 @final
@@ -107,12 +107,28 @@ class TensorBoard:
 
 
 @final
+class _WithReport(Progress):
+    """A progress bar with what a model reports of its last epoch below."""
+
+    report = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the report where there is one."""
+        yield from super().get_renderables()
+        if self.report:
+            yield Text(self.report, style="dim")
+
+
+@final
 class ProgressBar:
-    """Epochs done, time left, the last losses and the best validation score. Silent where stderr is no terminal."""
+    """Epochs done, time left, the last losses and the best validation score; below, what the model reports of itself.
+
+    Silent where stderr is no terminal.
+    """
 
     def __init__(self, metric: str, epoch: int, epochs: int, shown: bool) -> None:
         console = Console(stderr=True)
-        self._progress = Progress(
+        self._progress = _WithReport(
             TextColumn("epoch {task.fields[epoch]}/{task.total:.0f}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
@@ -146,7 +162,8 @@ class ProgressBar:
         if state.best_score is not None:
             score = f"best {self._metric} {state.best_score:.4f} (epoch {state.best_epoch})"
         row = state.history[-1]
-        losses = _losses(row["loss"] | {name: row["report"][name] for name in list(row["report"])[:_SHOWN]})
+        self._progress.report = "  ".join(f"{name} {value:.3g}" for name, value in row["report"].items())
+        losses = _losses(row["loss"])
         self._progress.update(self._task, completed=state.epoch, epoch=state.epoch, losses=losses, score=score)
 
 

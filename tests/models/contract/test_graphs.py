@@ -158,12 +158,17 @@ def test_the_rows_of_known_items_stay_and_new_ones_look_among_them(content_shop:
     assert (text[:30] != item_graph(data.catalog, "text", 6)).nnz == 0
 
 
-def test_a_given_graph_of_a_bigger_catalogue(content_shop: Shop) -> None:
-    data = with_graph(content_shop(), "image", np.stack([np.arange(30), np.arange(30)[::-1]], 1), np.ones((30, 2)))
+def test_a_given_graph_of_a_bigger_catalogue_is_completed_by_features(content_shop: Shop) -> None:
+    data = with_graph(
+        content_shop(), "image", np.stack([np.arange(30), np.arange(30)[::-1]], 1), np.full((30, 2), 0.25)
+    )
     graph = item_graph(extended(data), "image", 2, training_items=30)
     assert graph.shape == (33, 30)
     assert (graph[:30] != item_graph(data.catalog, "image", 2)).nnz == 0
-    assert graph[30:].nnz == 0
+    of_features = item_graph(extended(data), "image", 2, training_items=30, given=False)
+    assert of_features[30:].nnz == 6
+    scaled = of_features[30:] * (0.25 / of_features[30:].data.mean())
+    np.testing.assert_allclose(graph[30:].toarray(), scaled.toarray(), rtol=1e-5)
     within = item_graph(data.catalog, "image", 2, training_items=20)
     assert within.shape == (30, 20)
     assert within[25].indices.tolist() == [4]  # itself is beyond
@@ -286,6 +291,12 @@ def test_features_are_trained_and_saved_only_where_asked(content_shop: Shop, tra
     restored = averaged(data, trainable_features=trainable)
     restored.load_state_dict(model.state_dict())
     torch.testing.assert_close(restored.scorer(data.catalog)(USERS), model.scorer(data.catalog)(USERS))
+
+
+def test_the_learning_rate_falls_by_its_factor_in_fifty_epochs(content_shop: Shop) -> None:
+    model = averaged(content_shop(), lr_factor=0.96)
+    assert [model.lr_scale(epoch) for epoch in (1, 26, 51, 101)] == pytest.approx([1, 0.96**0.5, 0.96, 0.96**2])
+    assert averaged(content_shop()).lr_scale(400) == 1
 
 
 def test_given_graphs_may_be_left_aside(content_shop: Shop) -> None:

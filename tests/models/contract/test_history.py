@@ -118,6 +118,14 @@ def test_nobody_known_is_answered_by_popularity_and_told_so() -> None:
         scorer()(Query(users=torch.tensor([0, 2])))
 
 
+def test_popularity_answers_as_it_is_where_cold_items_are_calibrated() -> None:
+    calibrated = calibrate(scorer(), torch.tensor([True, True, False, False]), Calibration(scale=0.5, offset=9.0))
+    with pytest.warns(UserWarning, match="answered by popularity"):
+        scores = calibrated(Query(history=torch.tensor([[-1], [2]])))
+    torch.testing.assert_close(scores[0], POPULARITY)
+    torch.testing.assert_close(scores[1, 2:], (ITEMS @ ITEMS[2])[2:] * 0.5 + 9.0)
+
+
 def test_an_index_can_serve_it() -> None:
     one, asked = scorer(), Query(history=torch.tensor([[0, 1], [3, 2]]))
     assert isinstance(one, PairScorer)

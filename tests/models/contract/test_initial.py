@@ -14,6 +14,7 @@ from modalmix.models import names
 from modalmix.models.contract import Query, Recommender, SequentialConfig, find_model
 from modalmix.models.contract.initial import InitialConfig, initial_items
 from tests.models.conftest import Shop
+from tests.models.sequences import with_days
 
 DIM = 4
 
@@ -179,6 +180,19 @@ def test_of_the_named_modalities_rows_without_content_stay_random(name: str, con
     assert not (found[others, :3] == before[others, :3]).any()
     with pytest.raises(ModelError, match="no modality 'sound'"):
         table(name, data, id_init="content", init_modalities=("sound",))
+
+
+@pytest.mark.filterwarnings("ignore:the items have no column")
+@pytest.mark.parametrize("name", [name for name in names() if issubclass(find_model(name).config, SequentialConfig)])
+def test_the_ids_of_a_sequential_model_start_as_asked(name: str, content_shop: Shop) -> None:
+    data = with_days(content_shop())
+    random, started = (
+        build(name, data, init_std=0.1, id_init=kind, init_modalities=("text",)).get_parameter("table")
+        for kind in ("normal", "content")
+    )
+    assert torch.equal(random, start(data, "normal"))
+    assert torch.equal(started, start(data, "content", modalities=("text",)))
+    assert not torch.isclose(random, started).any()
 
 
 @pytest.mark.parametrize("name", ["bprmf", "lightgcn"])

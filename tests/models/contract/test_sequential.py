@@ -1,6 +1,5 @@
 """What sequential models share: batches, losses, the scorer, histories of any kind."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from modalmix.data import Catalog, IdMap, Interactions, TrainData
+from modalmix.data.sequence_samplers import prefix_batches
 from modalmix.errors import ConfigError, DataError
 from modalmix.models import names
 from modalmix.models.contract import Query, find_model
@@ -23,6 +23,11 @@ from modalmix.models.contract.sequential import (
     Steps,
     TransformerConfig,
 )
+from tests.models.conftest import Shop
+from tests.models.sequences import several, with_categories, with_days
+
+SEQUENTIAL = [name for name in names() if issubclass(find_model(name).config, SequentialConfig)]
+CAUSAL = [name for name in SEQUENTIAL if name != "bsarec"]  # which trains on prefixes
 
 
 class Last(SequentialRecommender[SequentialConfig]):
@@ -203,6 +208,8 @@ def test_the_learning_rate_falls_to_nothing() -> None:
         model = build(lr_decay=decay, epochs=4)
         assert [model.lr_scale(epoch) for epoch in range(1, 5)] == pytest.approx(expected)
     assert build(epochs=4).lr_scale(9) == 0
+    warmed = build(lr_decay="linear", epochs=4, warmup=2)
+    assert [warmed.lr_scale(epoch) for epoch in range(1, 5)] == pytest.approx([1 / 3, 0.75 * 2 / 3, 0.5, 0.25])
     assert isinstance(build().optimizer(), torch.optim.AdamW)
 
 
@@ -249,27 +256,59 @@ def test_bad_settings(wrong: dict[str, Any]) -> None:
         TransformerConfig.parse(wrong)
 
 
-@pytest.mark.filterwarnings("ignore:the items have no column")
-@pytest.mark.parametrize("name", [name for name in names() if issubclass(find_model(name).config, SequentialConfig)])
-def test_every_sequential_model_takes_the_sampled_loss(name: str, content_shop: Callable[..., TrainData]) -> None:
+@pytest.fixture
+def rich(content_shop: Shop) -> TrainData:
+    """All that any model reads: content, categories, times."""
+    return with_days(with_categories(content_shop(), [several(k) for k in range(30)]))
+
+
+def build_named(name: str, data: TrainData, **settings: Any) -> SequentialRecommender[Any]:
+    found = find_model(name)
+    torch.manual_seed(0)
+    model = found.recommender(found.config.parse({"dim": 4, "init_std": 0.5, **settings}), data)
+    assert isinstance(model, SequentialRecommender)
+    return model.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_every_sequential_model_takes_the_sampled_loss(name: str, rich: TrainData) -> None:
     """Of all items, the target's logit as it is, it is their softmax; of some, another."""
-    found, data = find_model(name), content_shop()
-    seconds = 1_500_000_000 + 86_400 * np.arange(len(data.interactions), dtype=np.int64)
-    data = replace(data, interactions=replace(data.interactions, time=seconds))
+    sampled, softmax = build_named(name, rich, loss="sampled", correct_target=False), build_named(name, rich)
+    batch = next(sampled.batches(rich, 64, np.random.default_rng(0)))
+    expected = softmax.loss(batch._replace(sampled=None))["softmax"]
+    torch.testing.assert_close(sampled.loss(batch)["sampled"], expected)
+    few = build_named(name, rich, loss="sampled", sampled=3)
+    part = next(few.batches(rich, 64, np.random.default_rng(0)))
+    assert part.sampled is not None
+    assert len(part.sampled) == 3
+    assert not torch.isclose(few.loss(part)["sampled"], expected)
 
-    def built(**settings: Any) -> SequentialRecommender[Any]:
-        torch.manual_seed(0)
-        model = found.recommender(found.config.parse({"dim": 4, "init_std": 0.5, **settings}), data)
-        assert isinstance(model, SequentialRecommender)
-        return model.eval()
 
-    sampled, softmax = built(loss="sampled", correct_target=False), built()
-    batch = next(sampled.batches(data, 64, np.random.default_rng(0)))
-    with torch.no_grad():
-        expected = softmax.loss(batch._replace(sampled=None))["softmax"]
-        torch.testing.assert_close(sampled.loss(batch)["sampled"], expected)
-        few = built(loss="sampled", sampled=3)
-        part = next(few.batches(data, 64, np.random.default_rng(0)))
-        assert part.sampled is not None
-        assert len(part.sampled) == 3
-        assert not torch.isclose(few.loss(part)["sampled"], expected)
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in CAUSAL if name != "hm4sr"])  # prefixes have no times
+def test_one_causal_pass_is_the_mean_over_prefixes(name: str, rich: TrainData) -> None:
+    """Where no history is longer than what is read: the longest has as many targets."""
+    length = int(rich.sequences.lengths.max()) - 1
+    built, rng = build_named(name, rich, length=length), np.random.default_rng(0)
+    (causal,) = built.batches(rich, 10_000, rng)
+    (prefixes,) = prefix_batches(rich.sequences, length, 10_000, rng)
+    history = torch.from_numpy(prefixes.history)
+    targets = torch.full_like(history, -1)
+    targets[torch.arange(len(history)), (history >= 0).sum(dim=1) - 1] = torch.from_numpy(prefixes.target)
+    assert len(history) == int((causal.targets >= 0).sum()) > len(causal.inputs)
+    torch.testing.assert_close(built.loss(causal)["softmax"], built.loss(Steps(history, targets))["softmax"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CAUSAL)
+def test_padding_changes_no_term_of_the_loss(name: str, rich: TrainData) -> None:
+    still = {"cammsr": {"swap_rate": 0.0}, "hm4sr": {"placeholder_rate": 1.0}}.get(name, {})  # nothing is drawn
+    built = build_named(name, rich, reg=0.1, **still)
+    batch = next(built.batches(rich, 64, np.random.default_rng(0)))
+    wider = batch._replace(
+        inputs=F.pad(batch.inputs, (0, 2), value=-1),
+        targets=F.pad(batch.targets, (0, 2), value=-1),
+        times=None if batch.times is None else F.pad(batch.times, (0, 2)),
+    )
+    torch.testing.assert_close(built.loss(wider), built.loss(batch))

@@ -133,6 +133,16 @@ def test_norms_before_and_inside_the_transformers(data: TrainData) -> None:
     assert sum(isinstance(one, DynamicTanh) for one in built.encoders.modules()) == 6
 
 
+@torch.no_grad()
+def test_sequences_are_dropped_from_after_the_norms_in_training_alone(data: TrainData) -> None:
+    built, history = model(data, layers=0, dropout=0.5), torch.tensor([[0, 3, 8], [7, 1, 2]])
+    items = built.items(data.catalog)
+    whole = built.states(history, items)
+    assert torch.equal(built.states(history, items), whole)
+    torch.manual_seed(0)
+    assert (built.train().states(history, items) / whole).unique().tolist() == [0.0, 2.0]
+
+
 def test_bad_modalities(content_shop: Shop) -> None:
     with pytest.raises(ModelError, match="Did you mean 'image'"):
         model(content_shop(), modalities=["imgae"])

@@ -25,8 +25,8 @@ class Options(Config):
     """A run folder."""
     users: tuple[str, ...] = ()
     """User ids."""
-    history: tuple[str, ...] = ()
-    """Item ids, oldest first, of somebody the model has never seen."""
+    history: tuple[str, ...] | None = None
+    """Item ids, oldest first, of somebody the model has never seen; none after it: of somebody who has met nothing."""
     k: int = 10
     """Length of each list."""
     candidates: tuple[str, ...] = ("all",)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     candidates: Any = options.candidates[0] if one_word else list(options.candidates)
     frame = _run(options).recommend(
         users=list(options.users) or None,
-        history=list(options.history) or None,
+        history=None if options.history is None else list(options.history),
         k=options.k,
         candidates=candidates,
         filter_seen=options.filter_seen,

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Bool, Float, Float32, Int32, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -39,11 +39,14 @@ class ItemGraphConfig(InitialConfig):
     neighbors: int = Field(10, ge=1)
     """Nearest neighbours of an item in the graph of each modality, the item itself among them."""
     standardize: bool = False
-    """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
+    """Whether the features that the model reads have each column standardised (on warm items) before each row is scaled
+    to length 1. Item graphs are of the features as they are."""
     given_graphs: bool = True
     """Whether the graph that comes with a data set (<modality>_knn10.npz) is used instead of one of the features."""
     trainable_features: bool = False
     """Whether the features are trained too, as some public codes do; slower by far."""
+    lr_factor: float = Field(1.0, gt=0, le=1)
+    """What becomes of the learning rate in 50 epochs, bit by bit; 1: it stays."""
 
 
 def item_graph(
@@ -53,7 +56,8 @@ def item_graph(
 
     Items beyond the training ones (added later) have neighbours among these and are nobody's. An item without the
     modality has an empty row and column: it is isolated. With `given`, a graph that came with the data is taken as it
-    is, as far as its items are present; its weights are those of its file.
+    is, as far as its items are present; its weights are those of its file. Where it lists nobody for an item added
+    later, that item's neighbours are those of the features, their cosines scaled to the mean weight of the file.
     Raises ModelError for an unknown modality, ConfigError when k is more than there are training items, or than the
     given graph lists.
     """
@@ -61,14 +65,13 @@ def item_graph(
     within = len(catalog) if training_items is None else training_items
     if k > within:
         raise ConfigError("neighbors", got=k, expected=f"at most the {within:,} items", fix="Lower it.")
-    if given and modality.neighbors is not None:
-        return _given(modality, k, within)
-    present = modality.present[:within]
-    rows, cosines = _cached(modality.matrix(slice(None, within)), present, k)
-    if len(catalog) > within:
-        new_rows, new_cosines = _of_new_items(modality, k, within)
-        rows, cosines = np.concatenate([rows, new_rows]), np.concatenate([cosines, new_cosines])
-    return _matrix(rows, cosines, within)
+    given = given and modality.neighbors is not None
+    rows, weights = (_given if given else _of_features)(modality, k, within)
+    new = within + np.flatnonzero((rows[within:] < 0).all(axis=1) & modality.present[within:])
+    if len(new):
+        rows[new], cosines = _of_new_items(modality, k, within, new)
+        weights[new] = cosines * _scale(weights[:within][rows[:within] >= 0], cosines) if given else cosines
+    return _matrix(rows, weights, within)
 
 
 def modality_weights(
@@ -161,6 +164,10 @@ class ItemGraphRecommender(GradientRecommender[G]):
         settings = self.config
         return item_graph(catalog, name, settings.neighbors, given=settings.given_graphs, training_items=self.n_items)
 
+    def lr_scale(self, epoch: int) -> float:
+        """lr_factor^((epoch - 1) / 50)."""
+        return float(self.config.lr_factor ** ((epoch - 1) / 50))
+
     def id_vectors(self, catalog: Catalog) -> Float[Tensor, "items dim"]:
         """The item embeddings, zeros for items beyond the training ones."""
         return F.pad(self.items.weight, (0, 0, 0, len(catalog) - self.n_items))
@@ -176,7 +183,7 @@ class ItemGraphRecommender(GradientRecommender[G]):
         return DotScorer(zero_cold(users, self.warm_users), items)
 
 
-def _given(modality: Modality, k: int, within: int) -> sp.csr_matrix:
+def _given(modality: Modality, k: int, within: int) -> tuple[Rows, Cosines]:
     graph = modality.neighbors
     assert graph is not None
     if k > graph.k:
@@ -190,14 +197,26 @@ def _given(modality: Modality, k: int, within: int) -> sp.csr_matrix:
     rows[~modality.present] = -1
     rows[rows >= within] = -1
     rows[~modality.present[rows]] = -1  # row -1 looks up the last item: it stays -1 either way
-    return _matrix(rows, graph.weights[:, :k], within)
+    return rows, graph.weights[:, :k].astype(np.float32)
 
 
-def _of_new_items(modality: Modality, k: int, within: int) -> tuple[Rows, Cosines]:
-    x = torch.from_numpy(modality.matrix(slice(None, within)))
-    new = torch.from_numpy(modality.matrix(slice(within, None)))  # an absent one is all zero: no neighbours
-    rows, cosines = cosine_neighbors(x, torch.from_numpy(modality.present[:within]), k, queries=new)
+def _of_features(modality: Modality, k: int, within: int) -> tuple[Rows, Cosines]:
+    """Of the training items; rows of the others are empty."""
+    rows, cosines = _cached(modality.matrix(slice(None, within)), modality.present[:within], k)
+    below = (0, len(modality.present) - within), (0, 0)
+    return np.pad(rows, below, constant_values=-1), np.pad(cosines, below)
+
+
+def _of_new_items(modality: Modality, k: int, within: int, new: Int64[np.ndarray, " new"]) -> tuple[Rows, Cosines]:
+    x, asked = torch.from_numpy(modality.matrix(slice(None, within))), torch.from_numpy(modality.matrix(new))
+    rows, cosines = cosine_neighbors(x, torch.from_numpy(modality.present[:within]), k, queries=asked)
     return rows.numpy(), cosines.numpy()
+
+
+def _scale(given: Float32[np.ndarray, " edges"], cosines: Cosines) -> float:
+    """What brings the mean cosine of listed neighbours to the mean given weight; 1 where there are none."""
+    listed = cosines[cosines > 0]
+    return float(given.mean() / listed.mean()) if len(given) and len(listed) else 1.0
 
 
 def _matrix(rows: Rows, weights: Cosines, within: int) -> sp.csr_matrix:

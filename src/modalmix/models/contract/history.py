@@ -61,8 +61,8 @@ class HistoryScorer(ABC):
 class SequentialScorer(HistoryScorer):
     """Score = <what the encoder makes of the history, item vector>; an index over `item_vectors` can serve it.
 
-    The vectors have two more numbers: the popularity of an item, which only queries without any item look at, and its
-    bias.
+    The vectors have two more numbers: the popularity of an item, at which only queries without any item look, and its
+    bias, at which all others do.
     """
 
     prior: None = None
@@ -96,7 +96,7 @@ class SequentialScorer(HistoryScorer):
         vectors[:, -1] = 1.0
         if bool(empty.any()):
             warnings.warn("queries without any known item are answered by popularity", stacklevel=2)
-            vectors[empty, -2] = 1.0
+            vectors[empty, -2], vectors[empty, -1] = 1.0, 0.0
         if not bool(empty.all()):
             vectors[~empty, :-2] = self.encode(history[~empty], None if times is None else times[~empty])
         return vectors
@@ -113,8 +113,8 @@ class SequentialScorer(HistoryScorer):
         """This scorer with scores x scale + offset."""
         wide = self.item_vectors * scale.to(self.item_vectors).unsqueeze(1)
         bias = wide[:, -1] + offset.to(wide)
-        items, popularity = wide[:, :-2], wide[:, -2]
-        return SequentialScorer(self.length, self.known, self.encode, items, popularity, bias, self.reads_times)
+        popularity = self.item_vectors[:, -2]  # what calibrates scores is not of counts
+        return SequentialScorer(self.length, self.known, self.encode, wide[:, :-2], popularity, bias, self.reads_times)
 
 
 def last_events(

@@ -1,5 +1,6 @@
 """What the id tables of items start from: random numbers, or the items' content."""
 
+import warnings
 from typing import Literal
 
 import torch
@@ -64,6 +65,8 @@ def start_from_content(
         x = standardise(x, *column_statistics(x[warm & present])) / modality.dim**0.5
         blocks.append(x.masked_fill(~present.unsqueeze(1), 0.0))
         anything |= present
-    if blocks:
+    if not blocks:
+        warnings.warn("no warm item has any content: the id table starts from random numbers", stacklevel=3)
+    else:
         components = whitened_components(torch.cat(blocks, dim=1), warm & anything, table.shape[1])
         table[anything, : components.shape[1]] = std * components[anything]

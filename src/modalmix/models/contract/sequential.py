@@ -54,6 +54,8 @@ class SequentialConfig(InitialConfig):
     """Learning rate of AdamW in the first epoch."""
     lr_decay: Literal["none", "linear", "cosine"] = "linear"
     """How the learning rate falls, from epoch to epoch, until it would reach 0 after the last of `epochs`."""
+    warmup: int = Field(0, ge=0)
+    """Epochs over which the learning rate rises first: 1/(n+1), 2/(n+1), ... of what it would be."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of AdamW."""
     reg: float = Field(0.0, ge=0)
@@ -105,7 +107,8 @@ class Steps(NamedTuple):
     """A training batch: row k is what somebody met, and what followed at each position; padded right with -1.
 
     `negatives` has an item the user has not met for each target, `sampled` the items that stand for all of them; None
-    where the loss does not ask for them. `times` of the inputs where the model reads them.
+    where the loss does not ask for them. `times` of the inputs where the model reads them. `users` of the rows: a long
+    history is several rows.
     """
 
     inputs: Int[Tensor, "batch length"]
@@ -113,6 +116,7 @@ class Steps(NamedTuple):
     negatives: Int[Tensor, "batch length"] | None = None
     sampled: Int[Tensor, " samples"] | None = None
     times: Int[Tensor, "batch length"] | None = None
+    users: Int[Tensor, " batch"] | None = None
 
 
 C = TypeVar("C", bound=SequentialConfig)
@@ -217,7 +221,8 @@ class SequentialRecommender(GradientRecommender[C]):
                 drawn[targets >= 0] = negatives(data.interactions, owner, rng, pool)
                 others = torch.from_numpy(drawn)
             times = None if when is None else torch.from_numpy(when)
-            yield Steps(torch.from_numpy(inputs), torch.from_numpy(targets), others, self.sample(rng), times)
+            owners = torch.from_numpy(user.astype(np.int64))
+            yield Steps(torch.from_numpy(inputs), torch.from_numpy(targets), others, self.sample(rng), times, owners)
 
     def sample(self, rng: np.random.Generator) -> Int[Tensor, " samples"] | None:
         """The items that stand for all candidates in a step of loss="sampled"; None for another loss."""
@@ -236,8 +241,9 @@ class SequentialRecommender(GradientRecommender[C]):
 
     def lr_scale(self, epoch: int) -> float:
         """What is left of the learning rate: 1 in the first epoch, falling towards 0."""
-        done = min(1.0, (epoch - 1) / self.config.epochs)
-        return {"none": 1.0, "linear": 1.0 - done, "cosine": (1.0 + np.cos(np.pi * done)) / 2}[self.config.lr_decay]
+        done, rise = min(1.0, (epoch - 1) / self.config.epochs), min(1.0, epoch / (self.config.warmup + 1))
+        scale = {"none": 1.0, "linear": 1.0 - done, "cosine": (1.0 + np.cos(np.pi * done)) / 2}[self.config.lr_decay]
+        return float(rise * scale)
 
     def scorer(self, catalog: Catalog) -> SequentialScorer:
         """Inner products of the last state with the items' vectors. Raises ModelError for another catalogue."""

@@ -5,13 +5,13 @@ z^b, behaviour, is LightGCN over the user-item graph (view A), and over the same
 user the mean of their history, in training without the positive.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
@@ -45,6 +45,12 @@ class SignalsConfig(ItemGraphConfig):
     """Whether an item's id is gated by its features before it goes over the item graph."""
     cue: Literal["leave-out", "full"] = "leave-out"
     """A user's mean over their history in training: without the positive, or with it."""
+
+    @model_validator(mode="after")
+    def _features_must_be_read(self) -> Self:
+        if self.trainable_features and not self.purify:
+            raise ValueError("trainable_features=True with purify=False: no feature is read; set purify=True")
+        return self
 
 
 S = TypeVar("S", bound=SignalsConfig)
@@ -82,7 +88,8 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         self.second = self.second_view(self.interactions)
         self.thinned: tuple[Graph, ...] | None = None
         if config.purify:
-            self.project = nn.ModuleList(FeatureLinear(features, config.dim) for features in self.dims)
+            linear = nn.Linear if config.trainable_features else FeatureLinear
+            self.project = nn.ModuleList(linear(features, config.dim) for features in self.dims)
             self.gate = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in self.dims)
 
     # the two views

@@ -107,6 +107,14 @@ class StreamRecommender(SequentialRecommender[C]):
         parts = (config.dim, config.layers, config.heads, config.hidden, config.dropout, config.attention_dropout)
         self.encoders = nn.ModuleList(CausalTransformer(*parts, norm=inner) for _ in self.streams)
 
+    def start_maps(self, std: float) -> None:
+        """N(0, std) for the weights of every linear map and of tables of buckets, biases 0, as such models publish."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
     # items
 
     def items(self, catalog: Catalog) -> Items:

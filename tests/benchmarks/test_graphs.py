@@ -1,0 +1,54 @@
+"""The benchmark of graph models: sparse users, the long tail, and a table where one of them is empty."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import graphs
+from modalmix.data import Catalog, IdMap, Interactions
+from modalmix.data.split import Holdout
+
+USERS, ITEMS = 3, 10
+
+
+def events(pairs: list[tuple[int, int]]) -> Interactions:
+    rows = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+    return Interactions(rows[:, 0], rows[:, 1], USERS, ITEMS)
+
+
+def holdout(train: list[tuple[int, int]], positives: list[tuple[int, int]]) -> Holdout:
+    known = events(train)
+    return Holdout("test", events(positives), known, known, Catalog(IdMap(range(ITEMS))), IdMap(range(USERS), "user"))
+
+
+def pairs(part: Holdout) -> list[tuple[int, int]]:
+    return list(zip(part.positives.user.tolist(), part.positives.item.tolist(), strict=True))
+
+
+# user 0 met four items, user 1 three, user 2 none; items 0 and 1 have three and two events, 2 and 3 one, 4 to 9 none
+TRAIN = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 0)]
+
+
+def test_tails_by_hand() -> None:
+    parts = graphs.tails(holdout(TRAIN, [(0, 9), (1, 4), (2, 0), (2, 1), (2, 3)]))
+    assert pairs(parts["sparse users"]) == [(1, 4), (2, 0), (2, 1), (2, 3)]
+    assert pairs(parts["long tail"]) == [(0, 9), (1, 4), (2, 3)]  # 80 % of the items have one event or none
+    assert all(part.seen is part.train for part in parts.values())
+
+
+def test_a_tail_that_nobody_is_in_is_left_out() -> None:
+    assert list(graphs.tails(holdout(TRAIN, [(0, 9)]))) == ["long tail"]
+    assert list(graphs.tails(holdout(TRAIN, [(0, 1)]))) == []
+
+
+def test_the_table_has_a_dash_for_an_empty_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {name: {"mean": 0.25} for name in graphs.SHOWN}
+    parts = ("train", "seen", "long tail")
+    row: dict[str, Any] = {"model": "bprmf", "preset": "default", "variant": "", "data": "amazon-baby", "seed": 0}
+    row |= {"split_sha256": "hash", "validation": 0.5, "best_epoch": 3, "cpu_s": 1.0, "epoch_cpu_s": None}
+    row |= {"id": "x", "test": {part: {"pools": {"all": {"metrics": metrics}}} for part in parts}}
+    monkeypatch.setattr(graphs, "RESULTS", tmp_path)
+    line = next(line for line in graphs._section("amazon-baby", [row]).splitlines() if line.startswith("| bprmf"))
+    assert "| – | 0.2500 |" in line
