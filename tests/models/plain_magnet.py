@@ -1,6 +1,6 @@
 """MAGNET's equations with dense matrices of float64, node by node and pair by pair: what the tests compare with."""
 
-from itertools import product
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
 from modalmix.models.contract.prior import FilterConfig, FilterPrior
@@ -16,15 +17,25 @@ from modalmix.models.magnet import Magnet
 
 USERS, ITEMS = 40, 30
 EVERYBODY = Query(users=torch.arange(USERS))
-TEMPLATES = {  # dominant, balanced, complementary, as the paper's three signals and as two
+TEMPLATES = {  # dominant, balanced, complementary, as the paper's three signals, as two and as four
     3: [
         *[[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]],
         *[[0.45, 0.45, 0.1], [0.45, 0.1, 0.45], [0.1, 0.45, 0.45]],
         *[[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]],
     ],
     2: [[0.8, 0.2], [0.2, 0.8], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]],
+    4: [
+        *[[0.8, *[0.2 / 3] * 3], [0.2 / 3, 0.8, *[0.2 / 3] * 2], [*[0.2 / 3] * 2, 0.8, 0.2 / 3], [*[0.2 / 3] * 3, 0.8]],
+        *[[0.45, 0.45, 0.05, 0.05], [0.45, 0.05, 0.45, 0.05], [0.45, 0.05, 0.05, 0.45]],
+        *[[0.05, 0.45, 0.45, 0.05], [0.05, 0.45, 0.05, 0.45], [0.05, 0.05, 0.45, 0.45]],
+        *[[0, *[1 / 3] * 3], [1 / 3, 0, *[1 / 3] * 2], [*[1 / 3] * 2, 0, 1 / 3], [*[1 / 3] * 3, 0]],
+    ],
 }
-OWN = {3: [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)], 2: [(0,), (1,), (0, 1), (0,), (1,)]}
+OWN: dict[int, list[tuple[int, ...]]] = {
+    3: [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)],
+    2: [(0,), (1,), (0, 1), (0,), (1,)],
+    4: [*[(0,), (1,), (2,), (3,)], *combinations(range(4), 2), *[(0,), (1,), (2,), (3,)]],
+}
 
 
 class Node(NamedTuple):
@@ -54,10 +65,11 @@ class Plain:
         self.p = {name: one.detach().double().requires_grad_() for name, one in built.named_parameters()}
         self.r = torch.from_numpy(data.interactions.csr.toarray()).double()
         self.degree = torch.cat([self.r.sum(dim=1), self.r.sum(dim=0)])
-        x = [torch.from_numpy(data.catalog.modality(name).matrix()).double() for name in self.names]
+        modalities = [data.catalog.modality(name) for name in self.names]
+        x = [torch.from_numpy(one.matrix()).double() for one in modalities]
         self.x = [F.normalize(one.nan_to_num(), dim=1) for one in x]
         self.present = torch.stack([one.any(dim=1) for one in self.x], dim=1)
-        self.cosines = [self.nearest(one) for one in self.x]
+        self.cosines = [self.similar(*both) for both in zip(modalities, self.x, strict=True)]
         if given := self.c.graph_weights:
             self.weights = torch.tensor([given[name] / sum(given.values()) for name in self.names]).double()
         else:
@@ -65,6 +77,17 @@ class Plain:
             beyond = [max(0.0, c - chance) for c, chance in found]
             shares = [e / sum(beyond) * e / c for e, (c, _) in zip(beyond, found, strict=True)]
             self.weights = torch.tensor(shares).double()
+
+    def similar(self, modality: Modality, x: Tensor) -> Tensor:
+        """The weights of the graph that came with a modality, where one did: of items that are there."""
+        if modality.neighbors is None:
+            return self.nearest(x)
+        graph, there = torch.zeros(ITEMS, ITEMS).double(), x.any(dim=1)
+        for i, place in product(range(ITEMS), range(self.c.neighbors)):
+            j = int(modality.neighbors.rows[i, place])
+            if j >= 0 and there[i] and there[j]:
+                graph[i, j] = float(modality.neighbors.weights[i, place])
+        return graph
 
     def nearest(self, x: Tensor) -> Tensor:
         """Cosines of each row's nearest, itself among them."""

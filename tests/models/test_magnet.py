@@ -1,5 +1,6 @@
 """MAGNET against its equations, restated with dense float64 matrices, pair by pair."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from modalmix.data.catalog import Catalog
+from modalmix.data.neighbors import Neighbors
 from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
 from modalmix.models.magnet import Magnet
@@ -20,6 +23,24 @@ from tests.models.small_magnet import TRIALS, model, shop_with_gaps
 @pytest.fixture
 def data(content_shop: Shop) -> TrainData:
     return shop_with_gaps(content_shop)
+
+
+def with_a_given_graph(content_shop: Shop) -> TrainData:
+    """Images have a graph that is not one of features: every third item does not list itself, the weights are of any
+    size; item 4 lists itself alone, item 7 nobody. Those without an image (3, 9, 25) list others and are listed."""
+    shop, rng = shop_with_gaps(content_shop), np.random.default_rng(4)
+    rows = np.stack([rng.permutation(np.delete(np.arange(ITEMS, dtype=np.int32), i))[:6] for i in range(ITEMS)])
+    oneself = np.flatnonzero(np.arange(ITEMS) % 3)
+    rows[oneself, 1] = oneself
+    rows[4, [0, 2, 3, 4, 5]], rows[7] = -1, -1
+    assert np.isin([3, 9, 25], rows[:, :4]).all()
+    image = replace(shop.catalog.modality("image"), neighbors=Neighbors(rows, rng.uniform(0.1, 3.0, rows.shape)))
+    return replace(shop, catalog=Catalog(shop.catalog.items, {**shop.catalog.modalities, "image": image}))
+
+
+def of_three_modalities(content_shop: Shop) -> TrainData:
+    dims, silent = {"image": 12, "text": 8, "audio": 5}, [9, 12, 20]
+    return shop_with_gaps(lambda absent: content_shop(dims, absent={**absent, "audio": silent}))
 
 
 def triples(data: TrainData) -> Triples:
@@ -51,14 +72,22 @@ FORMS: dict[str, dict[str, Any]] = {
     "evidence": {"cues": "evidence", "mixture_gradient": "none"},
     "the filter": {"prior": "filter", "mixture_gradient": "experts", "cues": "evidence", "top_k": 3},
     "full cue": {"cue": "full", "top_k": 9},
+    "a given graph": {"prior": "filter"},
+    "three modalities": {"graph_weights": {"image": 0.3, "text": 0.5, "audio": 0.2}, "expert_hidden": 3},
     "one modality": {"modalities": ("text",), "graph_weights": {"text": 2.0}, "top_k": 1},
 }
+SHOPS = {"a given graph": with_a_given_graph, "three modalities": of_three_modalities}
+
+
+def shop_of(form: str, content_shop: Shop) -> TrainData:
+    return SHOPS.get(form, shop_with_gaps)(content_shop)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("stage", [1, 2])
-def test_scores_of_all_pairs(data: TrainData, form: str, stage: int) -> None:
+def test_scores_of_all_pairs(content_shop: Shop, form: str, stage: int) -> None:
     """Chunked full ranking against brute force: all experts in stage 1, the top k in stage 2."""
+    data = shop_of(form, content_shop)
     built = model(data, **FORMS[form])
     built.schedule.stage.fill_(stage)
     expected = Plain(built, data).scores(None if stage == 1 else built.config.top_k)
@@ -86,8 +115,9 @@ def compare(built: Magnet, plain: Plain, found: Any, expected: dict[str, Tensor]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_terms_and_gradients_in_stage_1(data: TrainData, form: str) -> None:
+def test_terms_and_gradients_in_stage_1(content_shop: Shop, form: str) -> None:
     """With noise on the gates, and every epoch its own thinned graph."""
+    data = shop_of(form, content_shop)
     built = model(data, **{**FORMS[form], "noise": 0.7, "dropout": 0.4})
     plain, batch = Plain(built, data), triples(data)
     built.train()
@@ -103,8 +133,9 @@ def test_terms_and_gradients_in_stage_1(data: TrainData, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_terms_and_gradients_in_stage_2(data: TrainData, form: str) -> None:
+def test_terms_and_gradients_in_stage_2(content_shop: Shop, form: str) -> None:
     """Four of ten epochs into it: w_cov = .1 (1 - .7 r), w_spec = .05 r, r = (1 - cos .4 pi) / 2; k experts."""
+    data = shop_of(form, content_shop)
     built = model(data, **{**FORMS[form], "noise": 0.7})
     plain, batch = Plain(built, data), triples(data)
     built.schedule.stage.fill_(2)

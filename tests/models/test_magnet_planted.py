@@ -1,5 +1,6 @@
 """The gates of MAGNET find what each user goes by, in a world where that is known."""
 
+from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from modalmix.data.modality import Modality
 from modalmix.data.split import Split
 from modalmix.models.contract import Query
 from modalmix.models.magnet import Magnet, MagnetConfig
-from modalmix.train import TrainConfig, fit
+from modalmix.train import Fitted, TrainConfig, fit
 
 SIGNALS = ("behaviour", "image", "text")
 USERS, CLUSTER, ITEMS = (240, 120, 120), (30, 10, 10), 300
@@ -83,26 +84,28 @@ def world(seed: int, shuffled: str = "") -> World:
     catalog = Catalog(IdMap(list(range(ITEMS))), modalities)
     dataset = Dataset("three groups", IdMap(list(range(len(group))), "user"), catalog, events(slice(None)))
     bounds = (0, TRAIN, TRAIN + HELD_OUT, TRAIN + 2 * HELD_OUT)
-    parts = (events(slice(*ends)) for ends in pairwise(bounds))
-    return World(Split(dataset, *parts, kind="given"), group)
+    train, valid, test = (events(slice(*ends)) for ends in pairwise(bounds))
+    return World(Split(dataset, train, valid, test, kind="given"), group)
 
 
-def trained(planted: World, **changes: Any) -> Magnet:
-    config = MagnetConfig.parse({**SETTINGS, **changes})
-    model = fit("magnet", planted.split, config, TrainConfig(device="cpu", progress=False)).model
+@cache
+def fitted(seed: int, shuffled: str, **changes: Any) -> Fitted:
+    config = MagnetConfig.parse({**SETTINGS, **changes, "seed": seed})
+    return fit("magnet", world(seed, shuffled).split, config, TrainConfig(device="cpu", progress=False))
+
+
+def mean_gates(
+    seed: int, shuffled: str = "", held_out: bool = True, **changes: Any
+) -> Float[np.ndarray, "groups experts"]:
+    """The mean gate of each expert, of each group: over the pairs held out for testing, or over all items."""
+    planted, model = world(seed, shuffled), fitted(seed, shuffled, **changes).model
     assert isinstance(model, Magnet)
     assert model.schedule.specialising
-    return model
-
-
-def dominant_gates(model: Magnet, planted: World, held_out: bool) -> Float[np.ndarray, "groups experts"]:
-    """The mean gate of each dominant expert, of each group: over the pairs held out for testing, or over all items."""
-    names = [role.name(model.signals) for role in model.roles]
-    places = [names.index(f"dominant {signal}") for signal in SIGNALS]
-    users = torch.arange(len(planted.group))
-    gates = model.routing(Query(users=users), torch.arange(ITEMS))["experts"][:, :, places].numpy()
-    test = planted.split.test
-    of_user = np.zeros((len(users), 3)) if held_out else gates.mean(axis=1)
+    assert [role.name(model.signals) for role in model.roles[:3]] == [f"dominant {signal}" for signal in SIGNALS]
+    routing = model.routing(Query(users=torch.arange(len(planted.group))), torch.arange(ITEMS))
+    assert routing is not None
+    gates = routing["experts"].numpy()
+    of_user, test = gates.mean(axis=1), planted.split.test
     if held_out:
         of_user[test.user] = gates[test.user, test.item]  # one each
     return np.stack([of_user[planted.group == kind].mean(axis=0) for kind in range(3)])
@@ -110,26 +113,29 @@ def dominant_gates(model: Magnet, planted: World, held_out: bool) -> Float[np.nd
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_own_dominant_expert_of_each_group_has_its_largest_gate(seed: int) -> None:
-    """Of pairs that training has not seen."""
-    planted = world(seed)
-    gates = dominant_gates(trained(planted, seed=seed), planted, held_out=True)
-    assert gates.argmax(axis=1).tolist() == [0, 1, 2]
-    rest = np.where(np.eye(3, dtype=bool), 0.0, gates)
-    assert (gates.diagonal() > rest.max(axis=1) + 0.1).all(), "among the dominant ones of the group"
-    assert (gates.diagonal() > rest.max(axis=0) + 0.1).all(), "and among the groups"
+    """Of all nine, on pairs that training has not seen."""
+    gates = mean_gates(seed)
+    own = np.eye(3, 9, dtype=bool)
+    assert (gates[own] > np.where(own, 0.0, gates).max(axis=1) + 0.1).all(), "among the experts of the group"
+    assert (gates[own] > np.where(own, 0.0, gates)[:, :3].max(axis=0) + 0.1).all(), "and among the groups"
+
+
+def test_stage_2_begins_once() -> None:
+    history = fitted(0, "").result.history
+    assert [row["report"]["stage"] for row in history] == [1.0] * 10 + [2.0] * 30
+    assert [row["report"]["w_spec"] == 0.02 for row in history] == [False] * 14 + [True] * 26, "the ramp ends in 15"
 
 
 def test_a_router_of_users_knows_it_whatever_the_item() -> None:
-    planted = world(0)
-    gates = dominant_gates(trained(planted, router="user", cues="signals", seed=0), planted, held_out=False)
-    assert gates.argmax(axis=1).tolist() == [0, 1, 2]
+    """Among the dominant experts."""
+    gates = mean_gates(0, held_out=False, router="user", cues="signals")
+    assert gates[:, :3].argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def test_it_is_the_content_that_they_find() -> None:
     """Images dealt out anew say nothing: the image expert loses the group that went by them, the text expert keeps its
     own."""
-    planted, shuffled = world(0), world(0, shuffled="image")
-    before, after = (dominant_gates(trained(one, seed=0), one, held_out=True) for one in (planted, shuffled))
+    before, after = mean_gates(0), mean_gates(0, shuffled="image")
     assert before[1, 1] > after[1, 1] + 0.2
     assert after[1].argmax() != 1
     assert after[2].argmax() == 2

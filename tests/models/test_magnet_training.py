@@ -1,6 +1,10 @@
 """MAGNET's training: the stages, what is recorded, the published ablations, and bad input."""
 
+import itertools
+import json
+import sys
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,8 @@ from modalmix.data.shop import ShopConfig, plant
 from modalmix.data.split import Split, TrainData
 from modalmix.data.splitters import SplitConfig, make_split
 from modalmix.errors import ConfigError, DataError, ModelError
-from modalmix.models.contract import Query, find_model
+from modalmix.evaluation import retrieval_curve
+from modalmix.models.contract import Query, Triples, find_model
 from modalmix.models.magnet import Magnet, MagnetConfig
 from modalmix.train import Fitted, TrainConfig, fit
 from modalmix.train.ablation import ablate
@@ -62,6 +67,17 @@ SMALL: dict[str, Any] = {
 def split() -> Split:
     shop = plant(ShopConfig.parse({"users": 60, "items": 50, "events_per_user": 8, "seed": 1}))
     return make_split(shop.dataset_with_features(), SplitConfig.parse({"kind": "random", "seed": 0}))
+
+
+@pytest.fixture
+def scores_fall_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """scores_fall_after(n): validation scores rise up to the n-th validation and fall after it."""
+
+    def script(best: int) -> None:
+        scores = (-abs(best - one) for one in itertools.count(1))
+        monkeypatch.setattr(sys.modules["modalmix.train.fit"], "validation", lambda *_: lambda model: next(scores))
+
+    return script
 
 
 def settings(**changes: Any) -> MagnetConfig:
@@ -130,25 +146,28 @@ class TestSchedule:
         assert 5 < fires < 15
         assert stages(fitted) == [1.0] * fires + [2.0] * (16 - fires)
 
-    def test_killed_before_the_trigger_and_resumed_it_fires_at_the_same_epoch(
-        self, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("killed", "kept"), [(5, 3), (8, 6)], ids=["before", "in the ramp"])
+    def test_killed_inside_an_epoch_and_resumed_it_fires_at_the_same_one(
+        self, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int, kept: int
     ) -> None:
-        """Stopped in epoch 5, whose end is the first at which the window may fire; the window began before."""
-        config = settings(trigger="coverage", trigger_threshold=0.3, lr=1e-3, epochs=9)
-        whole = fit("magnet", split, config, QUIET, tmp_path / "whole")
-        start_epoch = Magnet.start_epoch
+        """It fires at the end of epoch 5, the first that may; the window began in 3. The ramp: 6 to 9."""
+        config = settings(trigger="coverage", trigger_threshold=0.3, lr=1e-3, ramp=4, epochs=10)
+        train = QUIET.replace(checkpoint_every=3)
+        whole = fit("magnet", split, config, train, tmp_path / "whole")
+        loss, steps = Magnet.loss, []
 
-        def interrupt(self: Magnet, epoch: int) -> None:
-            if epoch == 5:
+        def interrupt(self: Magnet, batch: Triples) -> Mapping[str, torch.Tensor]:
+            steps.append(self.schedule.epoch)
+            if steps.count(killed) == 2:
                 raise KeyboardInterrupt
-            start_epoch(self, epoch)
+            return loss(self, batch)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Magnet, "start_epoch", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                fit("magnet", split, config, QUIET, tmp_path / "killed")
-        resumed = fit("magnet", split, config, QUIET, tmp_path / "killed")
-        assert stages(resumed) == stages(whole) == [1.0] * 5 + [2.0] * 4
+            patched.setattr(Magnet, "loss", interrupt)
+            with pytest.raises(KeyboardInterrupt, match=f"stopped in epoch {killed}. The state after epoch {kept} is"):
+                fit("magnet", split, config, train, tmp_path / "killed")
+        resumed = fit("magnet", split, config, train, tmp_path / "killed")
+        assert stages(resumed) == stages(whole) == [1.0] * 5 + [2.0] * 5
         reports = [[row["report"] for row in fitted.result.history] for fitted in (whole, resumed)]
         assert reports[0] == reports[1]
         ours, theirs = resumed.model.state_dict(), whole.model.state_dict()
@@ -171,12 +190,36 @@ class TestSchedule:
         assert built(split.train_data(), trigger="never").settled
         assert built(split.train_data(), experts="none").settled
 
-    def test_best_weights_of_stage_1_are_served_as_stage_1(self, split: Split) -> None:
+    @pytest.mark.parametrize(("ramp", "stops"), [(4, 12), (5, 15)])
+    def test_where_a_falling_score_stops_training(
+        self, split: Split, scores_fall_after: Callable[[int], None], ramp: int, stops: int
+    ) -> None:
+        """Validated every 3 epochs, patience 6: two without a gain, from epoch 5 + ramp on."""
+        scores_fall_after(1)
+        config = settings(trigger="epoch:5", ramp=ramp, lr=1e-3, epochs=30, patience=6, eval_every=3)
+        result = fit("magnet", split, config, QUIET).result
+        assert (result.stopped, result.epochs, result.best_epoch) == ("patience", stops, 3)
+
+    @pytest.mark.parametrize("folder", [None, "run"])
+    def test_best_weights_of_stage_1_are_served_as_stage_1(
+        self, split: Split, scores_fall_after: Callable[[int], None], tmp_path: Path, folder: str | None
+    ) -> None:
         """All experts where the best epoch came before the trigger: as they were when validation judged them."""
-        fitted = fit("magnet", split, settings(trigger="epoch:2", epochs=2), QUIET)
-        fitted.model.schedule.stage.fill_(1)
-        gates = fitted.model.routing(Query(users=torch.arange(2)), torch.arange(3))["experts"]
-        assert (gates.count_nonzero(dim=2) == 9).all()
+        scores_fall_after(2)
+        run = None if folder is None else tmp_path / folder
+        fitted = fit("magnet", split, settings(trigger="epoch:3", epochs=5), QUIET, run)
+        assert stages(fitted) == [1.0] * 3 + [2.0] * 2
+        assert fitted.result.best_epoch == 2
+        models = [fitted.model]
+        if run is not None:
+            models.append(fit("magnet", split, fitted.model.config, QUIET, run).model)  # it is finished: only loaded
+        warm = torch.from_numpy(np.flatnonzero(split.train_data().warm))
+        for model in models:
+            assert isinstance(model, Magnet)
+            assert int(model.schedule.stage) == 1
+            gates = model.routing(Query(users=torch.arange(60)), warm)
+            assert gates is not None
+            assert (gates["experts"] > 0).all()
 
     def test_collapse_drill(self, split: Split) -> None:
         """Nothing asks for coverage and much for sure gates: use falls, and the guard says so, once."""
@@ -217,6 +260,17 @@ class TestReport:
         assert report["H_use"] == pytest.approx(float(-(mean * mean.log()).sum() / np.log(9)), abs=1e-5)
         assert 0 < report["H_route"] <= report["H_use"] + 1e-6, "pair and expert share information: never negative"
 
+    def test_a_run_folder_keeps_it_of_every_epoch(self, split: Split, tmp_path: Path) -> None:
+        """What decides the stage stands first, in the file too."""
+        fit("magnet", split, settings(epochs=3, trigger="epoch:2"), QUIET, tmp_path / "run")
+        rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert [row["report"]["stage"] for row in rows] == [1, 1, 2]
+        for row in rows:
+            assert list(row["report"])[:3] == ["H_use", "H_route", "stage"]
+            loads = [value for name, value in row["report"].items() if name.startswith("load/")]
+            assert len(loads) == 9
+            assert sum(loads) == pytest.approx(1.0)
+
     def test_of_what_there_is(self, split: Split) -> None:
         without = fit("magnet", split, settings(epochs=1, prior="none", experts="none"), QUIET)
         assert without.result.history[-1]["report"] == {}
@@ -227,6 +281,37 @@ class TestReport:
         report = fit("magnet", split, settings(epochs=3), QUIET).result.history[-1]["report"]
         assert abs(report["trust"]) > 1e-3
         assert report["trust_by_degree"] != 0.0
+
+
+class TestPaper:
+    """The preset `paper`."""
+
+    def test_it_has_the_constants_of_our_reading(self) -> None:
+        paper = MagnetConfig.preset("paper").model_dump()
+        ours: dict[str, Any] = {"cover": 0.1, "specialise": 0.05, "ramp": 10, "top_k": 2, "trigger": "coverage"}
+        ours |= {"dual_view": True, "edge_weight": 0.5, "dim": 64, "layers": 2, "lr": 1e-3, "reg": 1e-4}
+        ours |= {"contrast": 0.01, "temperature": 0.2, "expert_hidden": 64, "prior": "none", "base": "behaviour"}
+        assert paper | ours == paper
+        edges = {"user_edges": 5, "item_edges": 5, "rho": 1.0}
+        assert paper["edges"] | edges == paper["edges"]
+
+    def test_it_trains(self, split: Split) -> None:
+        fitted = fit("magnet", split, MagnetConfig.preset("paper", epochs=3, neighbors=5), QUIET)
+        for row in fitted.result.history:
+            assert row["loss"].keys() == {"bpr", "cover", "contrast", "reg"}
+            assert np.isfinite(list(row["loss"].values())).all()
+        assert fitted.scorer()(Query(users=torch.arange(60))).isfinite().all()
+
+
+def test_twenty_candidates_by_each_have_nearly_all_of_the_first_ten() -> None:
+    """As many drawn at random would have scored / 300 of them. The index alone has three quarters, the prior half."""
+    shop = plant(ShopConfig.parse({"users": 150, "items": 300, "events_per_user": 8, "seed": 1}))
+    split = make_split(shop.dataset_with_features(), SplitConfig.parse({"kind": "random", "seed": 0}))
+    model = fit("magnet", split, settings(trigger="epoch:2", epochs=6, eval_every=6), QUIET).model
+    assert isinstance(model, Magnet)
+    assert model.schedule.specialising
+    (point,) = retrieval_curve(model.scorer(split.dataset.catalog), split.validation(), (20,), (10,)).points
+    assert point.recall[10] > point.scored / 300 + 0.75
 
 
 class TestAblations:
@@ -340,13 +425,14 @@ class TestOtherWorlds:
         user = np.concatenate([events.user[kept], np.full(30, 4, dtype=np.int32)])
         data = replace(shop, interactions=Interactions(user, np.concatenate([events.item[kept], everything]), 40, 30))
         model = built(data)
+        assert model.added is not None
         assert model.added[0][4].nnz == 0
         assert model.scorer(data.catalog)(EVERYBODY).isfinite().all()
         with pytest.raises(DataError, match="user row 4 has all 30 items.*expected a free negative"):
             list(model.batches(data, 256, np.random.default_rng(0)))
 
     def test_settings_that_cannot_be(self, content_shop: Shop) -> None:
-        bad = [
+        bad: list[dict[str, Any]] = [
             {"trigger": "sometimes"},
             {"trigger": "epoch:"},
             {"dropout": 1.0},

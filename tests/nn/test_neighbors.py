@@ -1,13 +1,30 @@
 """Cosine neighbours against brute force, and where nearest is not a matter of course."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from modalmix.nn.neighbors import cosine_neighbors
 
 ALL = torch.ones(50, dtype=torch.bool)
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes, gradients included."""
+
+    numel = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(one.numel() for one in tree_leaves(made) if isinstance(one, Tensor))])
+        return made
 
 
 def drawn(seed: int = 0, items: int = 50, dim: int = 6) -> Tensor:
@@ -136,6 +153,16 @@ def test_the_chunk_changes_nothing(chunk: int) -> None:
     queries = drawn(4, 20)
     one = cosine_neighbors(x, present, 8, queries=queries)
     assert torch.equal(one[0], cosine_neighbors(x, present, 8, queries=queries, chunk=chunk)[0])
+
+
+@pytest.mark.parametrize("asked", [None, 600])
+def test_memory_is_chunk_x_items(asked: int | None) -> None:
+    """Half of the items are equal, so that ties are broken too."""
+    x = drawn(items=600)
+    x[300:] = 1.0
+    with Largest() as largest:
+        cosine_neighbors(x, x.any(dim=1), 5, queries=None if asked is None else drawn(1, asked), chunk=64)
+    assert 600 < largest.numel <= 64 * 600
 
 
 def test_inputs_are_left_alone_and_no_gradient_is_kept() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from modalmix.data.dataset import Dataset
 from modalmix.data.interactions import Interactions
 from modalmix.data.split import Split, TrainData
+from modalmix.errors import ConfigError
 from modalmix.models.contract import Triples
 from modalmix.models.magnet import Magnet
 from tests.models.conftest import Shop
@@ -129,3 +130,15 @@ class TestViews:
         built.start_epoch(1)
         assert built.thinned[0].columns.numel() < 0.3 * built.views[0].columns.numel()
         torch.testing.assert_close(built.scorer(data.catalog)(EVERYBODY), before, atol=0, rtol=0)
+
+
+def test_features_that_are_read_may_be_trained(data: TrainData) -> None:
+    batch = Triples(*(torch.tensor(rows) for rows in ([0, 1], [3, 4], [9, 3])))
+    for trainable in (False, True):
+        built = model(data, purify=True, mixture_gradient="all", trainable_features=trainable)
+        torch.stack(list(built.loss(batch).values())).sum().backward()
+        for features in built.features:
+            assert features.x.requires_grad == trainable
+            assert (features.x.grad is not None and bool(features.x.grad.any())) == trainable
+    with pytest.raises(ConfigError, match=r"purify=False: no feature is read"):
+        model(data, trainable_features=True)
