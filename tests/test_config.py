@@ -50,6 +50,28 @@ def test_settings_are_frozen_and_replace_validates() -> None:
         Outer().replace(epochs="x")
 
 
+class Outermost(Config):
+    """Settings two levels deep."""
+
+    outer: Outer = Outer(epochs=9, inner=Inner(ratio=0.1))
+    """Nested, with defaults of its own."""
+
+
+def test_merge_keeps_what_a_nested_mapping_does_not_name() -> None:
+    merged = Outermost().merge({"outer": {"inner": {"ratio": 0.2}}})
+    assert (merged.outer.epochs, merged.outer.inner.ratio) == (9, 0.2)
+    assert Outermost().merge({"outer": {"epochs": 8}}).outer.inner.ratio == 0.1
+
+
+def test_merge_names_unknown_keys_and_what_is_no_mapping() -> None:
+    with pytest.raises(ConfigError, match=r"outer\.inner\.ration.*Did you mean 'ratio'"):
+        Outermost().merge({"outer": {"inner": {"ration": 1}}})
+    with pytest.raises(ConfigError, match=r"Outermost\.outer: got 'many'"):
+        Outermost().merge({"outer": "many"})
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        Outermost().merge(["outer"])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["settings.yaml", "settings.json"])
 def test_write_and_read_round_trip(tmp_path: Path, name: str) -> None:
     settings = Outer(epochs=7, inner=Inner(ratio=0.25))

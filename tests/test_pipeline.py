@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import modalmix
+from modalmix.data import SplitConfig
 from modalmix.data.shop import ShopConfig, plant
-from modalmix.errors import DataError, ModelError, RunError
+from modalmix.errors import ConfigError, DataError, ModelError, RunError
+from modalmix.evaluation import EvaluateConfig
 from modalmix.models.contract import Calibration, Query
 
 SMALL = {"epochs": 2, "dim": 8, "batch_size": 128}
@@ -91,6 +93,28 @@ def test_a_loaded_run_keeps_its_calibration_added_items_included(
 def test_evaluation_of_a_random_split_ranks_all_items(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
     run = modalmix.fit(modalmix.load_data(frames[0]), "popularity", split="random")
     assert set(modalmix.evaluate(run, ks=(5,)).pools) == {"all"}
+
+
+def test_settings_win_over_those_of_an_object(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
+    run = modalmix.fit(modalmix.load_data(frames[0]), "popularity", split=SplitConfig(kind="random", seed=7))
+    assert (run.split.kind, run.split.settings["seed"]) == ("random", 7)
+    config = EvaluateConfig(floors=False, ks=(5,), mask="seen")
+    assert modalmix.evaluate(run, config, mask="none").to_dict()["config"] == config.replace(mask="none").model_dump(
+        mode="json"
+    )
+    with pytest.raises(ConfigError, match="no setting 'masc'"):
+        modalmix.evaluate(run, config, masc="none")
+    with pytest.raises(ConfigError, match="split: got one beside a Split"):
+        modalmix.fit(run.split, "popularity", split="random")
+
+
+def test_a_cold_split_without_warm_events_is_evaluated_in_the_pools_there_are(
+    frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray],
+) -> None:
+    """The MAMEX paper holds out items alone."""
+    split = SplitConfig.parse({"kind": "cold-item", "warm_valid": 0.0, "warm_test": 0.0})
+    run = modalmix.fit(modalmix.load_data(frames[0]), "popularity", split=split)
+    assert set(modalmix.evaluate(run, ks=(5,)).pools) == {"cold", "all"}
 
 
 def test_mistakes_are_our_errors(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:

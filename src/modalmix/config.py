@@ -40,6 +40,10 @@ class Config(pydantic.BaseModel):
         """The same settings with some changed, validated again. Raises ConfigError."""
         return self.parse({**self.model_dump(), **changes})
 
+    def merge(self, changes: Mapping[str, Any]) -> Self:
+        """As `replace`, but a mapping for nested settings changes what it names and leaves the rest of them."""
+        return self.parse(_merged(self, changes) if isinstance(changes, Mapping) else changes)
+
     def write(self, path: Path | str) -> None:
         """Write all settings, defaults included, as YAML, or as JSON where the name ends in .json."""
         values = self.model_dump(mode="json")
@@ -73,6 +77,15 @@ def explain(cls: type[Config], error: pydantic.ValidationError) -> ConfigError:
         return ConfigError(cls.__name__, expected=first["msg"].removeprefix("Value error, "))
     thing = f"{cls.__name__}.{location}"
     return ConfigError(thing, got=repr(first.get("input")), expected=first["msg"])
+
+
+def _merged(settings: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `settings`, those in `changes` changed; not validated."""
+    values: dict[str, Any] = dict(settings)
+    for name, value in changes.items():
+        nested = values.get(name)
+        values[name] = _merged(nested, value) if isinstance(nested, Config) and isinstance(value, Mapping) else value
+    return values
 
 
 def _fields_at(cls: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:

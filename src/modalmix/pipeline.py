@@ -16,7 +16,7 @@ import numpy as np
 from modalmix.config import Config
 from modalmix.data import Dataset, Modality, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
 from modalmix.data.catalog import Catalog
-from modalmix.errors import DataError, RunError
+from modalmix.errors import ConfigError, DataError, RunError
 from modalmix.evaluation import (
     EvaluateConfig,
     Evaluation,
@@ -101,7 +101,7 @@ def fit(
     data: Dataset | Split,
     model: str = "mamex",
     *,
-    split: str = "auto",
+    split: str | SplitConfig = "auto",
     preset: str = "default",
     run: Path | str | None = None,
     train: TrainConfig | None = None,
@@ -110,7 +110,7 @@ def fit(
     """Train a model; selection sees validation only.
 
     Args:
-        data: a data set (split by `split`) or a split.
+        data: a data set (split by `split`, a kind or all its settings) or a split.
         model: a name of `modalmix models`, or the path of a file with a model.
         preset: named settings; `settings` given by name win over them.
         run: folder to leave behind; nothing is written without it. An interrupted run in it is resumed.
@@ -120,10 +120,19 @@ def fit(
     """
     if not isinstance(data, Split | Dataset):
         raise DataError("data", got=type(data).__name__, expected="a Dataset or Split", fix="Call load_data first.")
-    parts = data if isinstance(data, Split) else split_data(data, split)
+    parts = _parts(data, split)
     found = find_model(model)
     config = found.config.preset(preset, **settings)
     return _run(fit_model(found, parts, config, train or TrainConfig(), run, _record(parts)), parts)
+
+
+def _parts(data: Dataset | Split, split: str | SplitConfig) -> Split:
+    """The split, or the data set split so. Raises ConfigError for a split of a split."""
+    if isinstance(data, Dataset):
+        return make_split(data, split) if isinstance(split, SplitConfig) else split_data(data, split)
+    if split != "auto":
+        raise ConfigError("split", got="one beside a Split", expected="one beside a Dataset", fix="Leave it out.")
+    return data
 
 
 def train_run(source: Path | str, config: RunConfig, folder: Path | str | None = None) -> Run:
@@ -137,10 +146,11 @@ def train_run(source: Path | str, config: RunConfig, folder: Path | str | None =
 def evaluate(run: Run, config: EvaluateConfig | None = None, **settings: Any) -> Evaluation:
     """Rank the test split. Opens it, and the run folder counts how often that happened.
 
-    Without `pools`, a split with whole items held out is ranked in three pools: cold, warm and all items.
+    `settings` given by name win over those of `config`. Without `pools`, a split with whole items held out is ranked in
+    three pools: cold, warm and all items, those of them where anybody has something to find.
     """
     _check_run(run)
-    config = config or EvaluateConfig.parse(settings)
+    config = (config or EvaluateConfig()).replace(**settings)
     return evaluate_test(run.without_added_items.scorer, run.split, config, run.folder)
 
 
@@ -163,8 +173,7 @@ def robustness(
         ConfigError, DataError, EvaluateError.
     """
     _check_run(run)
-    config = with_pools(config or EvaluateConfig.parse(settings), run.split)
-
+    config = with_pools((config or EvaluateConfig()).replace(**settings), run.split)
     holdout, modalities = run.split.testing(), run.model.modalities
     curve = robustness_curve(run.scorer_of, modalities, holdout, drop, shares, seeds, metric, config)
     if run.folder is not None:

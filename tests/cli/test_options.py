@@ -42,6 +42,19 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(file: Path) -> None:
     assert (options.folder, options.k, options.part.kind, options.part.seed) == (Path("here"), 3, "flag", 7)
 
 
+class Verb(Options):
+    """Options of a verb with a default of its own."""
+
+    part: Part = Part(kind="verb", seed=5)
+    """A part."""
+
+
+def test_a_block_in_the_file_leaves_the_verbs_defaults_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("part: {seed: 7}\n")
+    assert parse(Verb, ["here", "--config", str(path)], "x", "X").part == Part(kind="verb", seed=7)
+
+
 def test_short_flags_stand_for_long_ones() -> None:
     for arguments in (["f", "--kind", "b"], ["f", "--kind=b"]):
         assert parse(Options, arguments, "x", "X", {"--kind": "--part.kind"}).part.kind == "b"

@@ -165,6 +165,34 @@ def test_a_model_file_of_ones_own_works_by_path(shop: Path, tmp_path: Path) -> N
     assert main(["evaluate", str(tmp_path / "run")]) == 0
 
 
+def test_a_model_file_changed_after_the_training_is_one_line(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, run = tmp_path / "mine.py", str(tmp_path / "run")
+    own.write_text((Path(__file__).parents[2] / "src" / "modalmix" / "models" / "popularity.py").read_text())
+    flags = ["--features", "none", "--split", "random", "--run", run]
+    assert main(["train", str(shop), "--model", str(own), *flags]) == 0
+    own.write_text(own.read_text().replace("self.scores.repeat", "-self.scores.repeat"))
+    assert main(["evaluate", run]) == 2
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert f"model file {own} was changed" in shown
+    assert "Restore the file" in shown
+
+
+def test_a_feature_file_given_by_a_relative_path_is_found_from_another_folder(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    np.save(here / "look.npy", np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32))
+    monkeypatch.chdir(here)
+    flags = ["--features", "files", "--data.reader.modality-files", "look", "look.npy", "--split", "random"]
+    assert main(["train", str(shop), "--model", "contentmean", *flags, "--run", "run"]) == 0
+    monkeypatch.chdir(elsewhere)
+    assert "look" in load_run(here / "run").split.dataset.catalog.modalities
+
+
 @pytest.mark.slow
 def test_demo_runs_the_main_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

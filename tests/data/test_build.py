@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modalmix.data import from_frames, make_dataset
+from modalmix.data import SplitConfig, from_frames, make_dataset, make_split
 from modalmix.errors import DataError
 
 
@@ -146,3 +146,77 @@ def test_times_written_as_text_are_numbers_or_dates():
     assert make_dataset(frame(timestamp=["1970-01-01", "1970-01-02"])).interactions.time.tolist() == [0, 86400]
     with pytest.raises(DataError, match="'timestamp'"):
         make_dataset(frame(timestamp=["yesterday", "yesterday"]))
+
+
+def test_ids_with_zeros_before_are_not_the_integers():
+    events = pl.DataFrame({"user": [1, 1, 1], "item": ["01", "1", "002"]})
+    with pytest.raises(
+        DataError, match=r"2 item id\(s\) of the interactions are not in the items table: got '01', '002'"
+    ):
+        make_dataset(events, pl.DataFrame({"item": [1, 2]}))
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_an_id_beyond_64_bits(kind):
+    table = frame().with_columns(pl.Series(kind, [1, 2**63], dtype=pl.UInt64))
+    with pytest.raises(DataError, match=f"{kind} ids of the interactions: got 9223372036854775808, expected integers"):
+        make_dataset(table)
+
+
+@pytest.mark.parametrize("times", [[0.0, 1e30], [0.0, -1e30], pl.Series([0, 2**63], dtype=pl.UInt64), ["0", "1e30"]])
+def test_a_time_beyond_64_bits(times):
+    with pytest.raises(
+        DataError, match=r"'timestamp' has no time in row 1: got .*, expected a date, or a number below"
+    ):
+        make_dataset(frame(timestamp=times))
+
+
+SECOND = datetime.datetime(2020, 9, 13, 12, 26, 40)  # 1,600,000,000
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [1_600_000_000 + tenths / 10 for tenths in (9, 2, 5, 1)],
+        [SECOND.replace(microsecond=tenths * 100_000) for tenths in (9, 2, 5, 1)],
+        [f"2020-09-13T12:26:40.{tenths}" for tenths in (9, 2, 5, 1)],
+    ],
+)
+def test_events_of_one_second_stand_in_the_order_of_their_fractions(times):
+    names = ["newest", "old", "mid", "oldest"]
+    table = pl.DataFrame({"user": [1] * 4, "item": names, "timestamp": times, "rating": [4, 2, 3, 1], "split": names})
+    data = make_dataset(table)
+    assert data.interactions.time.tolist() == [1_600_000_000] * 4
+    assert data.catalog.items.ids(data.interactions.item) == ["oldest", "old", "mid", "newest"]
+    assert data.interactions.rating.tolist() == [1, 2, 3, 4]
+    assert data.labels.tolist() == ["oldest", "old", "mid", "newest"]
+
+
+def test_leave_last_two_out_follows_fractions_of_a_second():
+    times = [1_600_000_000 + tenths / 10 for tenths in (9, 2, 5, 1)]
+    data = make_dataset(pl.DataFrame({"user": [1] * 4, "item": [9, 2, 5, 1], "timestamp": times}))
+    split = make_split(data, SplitConfig(kind="leave-last-two-out"))
+    assert data.catalog.items.ids(split.valid.item) == [5]
+    assert data.catalog.items.ids(split.test.item) == [9]
+
+
+def test_only_events_of_one_second_change_places():
+    table = pl.DataFrame({"user": [1] * 4, "item": [0, 1, 2, 3], "timestamp": [7.9, 3.5, 7.1, 2.0]})
+    data = make_dataset(table)
+    assert data.interactions.item.tolist() == [2, 1, 0, 3]
+    assert data.interactions.time.tolist() == [7, 3, 7, 2]
+
+
+def test_events_of_equal_time_keep_the_order_of_the_rows():
+    table = pl.DataFrame({"user": [1] * 3, "item": [2, 1, 0], "timestamp": [7.5, 7.5, 7.1]})
+    assert make_dataset(table).interactions.item.tolist() == [0, 2, 1]
+
+
+def test_merging_keeps_the_earliest_within_a_second():
+    table = pl.DataFrame({"user": [1, 1], "item": [5, 5], "timestamp": [7.9, 7.1], "rating": [1, 2]})
+    assert make_dataset(table).interactions.rating.tolist() == [2]
+
+
+def test_shares_of_a_span_become_ranks():
+    table = pl.DataFrame({"user": [1] * 4, "item": [0, 1, 2, 3], "timestamp": [0.5, 0.0, 1.0, 0.5]})
+    assert make_dataset(table).interactions.time.tolist() == [2, 1, 3, 2]

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modalmix.data import ReadConfig, make_split, read_folder
+from modalmix.data import Columns, ReadConfig, make_split, read_folder
 from modalmix.errors import DataError
 
 
@@ -146,3 +146,9 @@ def test_half_precision_stays_on_disk(folder):
     features = read_folder(folder).catalog.modality("image").features
     assert isinstance(features, np.memmap)
     assert features.dtype == np.float16
+
+
+def test_ids_of_a_named_column_stay_as_written(tmp_path):
+    (tmp_path / "interactions.csv").write_text("user,sku\n1,1.10\n1,1.1\n")
+    data = read_folder(tmp_path, ReadConfig(columns=Columns(item="sku")))
+    assert data.catalog.items.series.to_list() == ["1.1", "1.10"]

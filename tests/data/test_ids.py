@@ -57,3 +57,21 @@ def test_extend_keeps_the_rows():
 
 def test_no_ids():
     assert IdMap([]).find([1]).tolist() == [-1]
+
+
+@pytest.mark.parametrize("asked", [["01"], ["+1"], [" 1"], ["1.0"], [1.9], [float("nan")], [None]])
+def test_what_is_no_exact_integer_finds_no_integer_id(asked):
+    assert IdMap([1, 2]).find(asked).tolist() == [-1]
+
+
+def test_integral_floats_find_integer_ids():
+    assert IdMap([1, 2]).find([2.0, 17.0, 1.0]).tolist() == [1, -1, 0]
+
+
+def test_categories_that_spell_integers_find_integer_ids():
+    assert IdMap([1, 2]).find(pl.Series(["2", "01"], dtype=pl.Categorical)).tolist() == [1, -1]
+
+
+def test_an_integer_beyond_64_bits_is_named():
+    with pytest.raises(DataError, match=r"item ids: got 9223372036854775808, expected integers below 2\^63"):
+        IdMap(pl.Series([1, 2**63], dtype=pl.UInt64))

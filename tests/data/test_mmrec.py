@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modalmix.data import make_split, read_mmrec
+from modalmix.data import Columns, ReadConfig, make_split, read_mmrec
 from modalmix.errors import DataError
 
 INTER = """userID\titemID\trating\ttimestamp\tx_label
@@ -77,4 +77,27 @@ def test_bad_mmrec_folders(baby, tmp_path):
 def test_items_and_features_of_different_length(baby):
     (baby / "baby.inter").write_text(INTER + "1\t9\t1.0\t1300000400\t0\n")
     with pytest.raises(DataError, match="got 4 rows, expected 10 rows"):
+        read_mmrec(baby)
+
+
+def test_mapped_ids_stay_as_written(baby):
+    ids = ["1.10", "1e5", "007", "7"]
+    (baby / "i_id_mapping.csv").write_text("asin\titemID\n" + "".join(f"{id}\t{row}\n" for row, id in enumerate(ids)))
+    assert read_mmrec(baby).catalog.items.series.to_list() == ids
+
+
+def test_row_numbers_are_written_as_integers(baby):
+    (baby / "baby.inter").write_text(INTER.replace("0\t2\t5.0", "0\t02\t5.0"))
+    with pytest.raises(DataError, match="column itemID: expected row numbers from 0"):
+        read_mmrec(baby)
+
+
+def test_columns_cannot_be_chosen(baby):
+    with pytest.raises(DataError, match=r"setting columns.rating with the MMRec folder .*: got 'stars'. Leave it out"):
+        read_mmrec(baby, ReadConfig(columns=Columns(rating="stars")))
+
+
+def test_a_mapping_of_other_numbers(baby):
+    (baby / "u_id_mapping.csv").write_text("user_id\tuserID\nzoe\t00\nann\t01\n")
+    with pytest.raises(DataError, match="column userID: got String, expected Int64, as in the .inter file"):
         read_mmrec(baby)

@@ -45,6 +45,13 @@ def test_append():
         modality.append(np.ones((1, 3)), None)
 
 
+@pytest.mark.parametrize(("known", "given", "largest"), [("float16", 7e4, "65504"), ("float32", 1e39, r"3.40282e\+38")])
+def test_added_rows_that_the_dtype_cannot_hold_are_an_error(known, given, largest):
+    modality = Modality.from_matrix("image", np.ones((1, 2), dtype=known))
+    with pytest.raises(DataError, match=rf"new features of 'image' in row 1: got .*expected at most {largest}"):
+        modality.append(np.array([[2.0, 2.0], [1.0, -given]]), None)
+
+
 def test_hash_follows_values_and_presence():
     one = Modality.from_matrix("image", np.ones((2, 2)))
     assert one.sha256 == Modality.from_matrix("image", np.ones((2, 2))).sha256

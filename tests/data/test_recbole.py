@@ -81,3 +81,9 @@ def test_features_by_setting(ml, tmp_path):
     np.save(tmp_path / "image.npy", np.ones((3, 2)))
     config = ReadConfig(modality_files={"image": tmp_path / "image.npy"})
     assert read_recbole(ml, config).catalog.modality("image").present.all()
+
+
+def test_tokens_that_look_like_numbers_stay_as_written(ml):
+    (ml / "ml-100k.item").unlink()
+    (ml / "ml-100k.inter").write_text(INTER.replace("242", "1.10").replace("51\t1", "1e5\t1"))
+    assert read_recbole(ml).catalog.items.series.to_list() == ["1.10", "1e5"]

@@ -172,3 +172,62 @@ def test_the_cold_split_of_baby_has_the_paper_s_counts(real_data):
     split = make_split(read_folder(real_data("amazon-baby")), config)
     assert split.train_data().warm.sum() == 5_640
     assert (split.valid.item_degree > 0).sum() == (split.test.item_degree > 0).sum() == 705
+
+
+def test_labels_made_elsewhere_keep_the_data_set_s_order_and_times(dataset_of, tmp_path):
+    data = dataset_of([0, 0, 1], [0, 1, 1], time=[30, 20, 10])
+    (tmp_path / "split.csv").write_text("item,user,split\ni001,u001,train\ni001,u000,test\ni000,u000,train\n")
+    split = read_split(data, tmp_path / "split.csv")
+    assert split.train.time.tolist() == [30, 10]
+    assert split.test.time.tolist() == [20]
+
+
+def test_labels_that_leave_events_out(dataset_of, tmp_path):
+    data = dataset_of([0, 0, 1], [0, 1, 1])
+    (tmp_path / "split.csv").write_text("user,item,split\nu000,i000,train\nu001,i000,test\n")
+    with pytest.raises(
+        DataError, match="got 2 of 3 events without a label, 1 labels of no event, expected one label an"
+    ):
+        read_split(data, tmp_path / "split.csv")
+
+
+def test_an_event_labelled_twice(dataset_of, tmp_path):
+    rows = "u000,i000,train\nu000,i001,train\nu000,i000,test\n"
+    (tmp_path / "split.csv").write_text("user,item,split\n" + rows)
+    with pytest.raises(DataError, match="got 0 of 2 events without a label, 1 labels of no event"):
+        read_split(dataset_of([0, 0], [0, 1]), tmp_path / "split.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_dates_tell_repeats_apart(dataset_of, tmp_path, suffix):
+    data = dataset_of([0, 0, 0], [0, 0, 1], time=[1_577_836_810, 1_577_836_800, 5])
+    times = ["2020-01-01 00:00:00", "2020-01-01 00:00:10", "1970-01-01 00:00:05"]
+    table = pl.DataFrame(
+        {
+            "user": ["u000"] * 3,
+            "item": ["i000", "i000", "i001"],
+            "timestamp": times,
+            "split": ["train", "test", "train"],
+        }
+    )
+    path = tmp_path / f"split.{suffix}"
+    if suffix == "csv":
+        table.write_csv(path)
+    else:
+        table.with_columns(pl.col("timestamp").str.to_datetime()).write_parquet(path)
+    split = read_split(data, path)
+    assert split.train.time.tolist() == [1_577_836_800, 5]
+    assert split.test.time.tolist() == [1_577_836_810]
+
+
+def test_repeats_need_times_where_the_data_set_has_them(dataset_of, tmp_path):
+    (tmp_path / "split.csv").write_text("user,item,split\nu000,i000,train\nu000,i000,test\n")
+    with pytest.raises(DataError, match=r"no times to tell repeats .* apart. Add a column timestamp"):
+        read_split(dataset_of([0, 0], [0, 0], time=[2, 1]), tmp_path / "split.csv")
+
+
+def test_repeats_without_times_are_matched_in_the_order_of_the_rows(dataset_of, tmp_path):
+    (tmp_path / "split.csv").write_text("user,item,split\nu000,i000,train\nu000,i001,train\nu000,i000,test\n")
+    split = read_split(dataset_of([0, 0, 0], [1, 0, 0]), tmp_path / "split.csv")
+    assert split.train.item.tolist() == [1, 0]
+    assert split.test.item.tolist() == [0]

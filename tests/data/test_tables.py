@@ -99,3 +99,20 @@ def test_named_columns_stay_text(tmp_path):
     (tmp_path / "x.csv").write_text("item,title,price\n7,1.50,2\n8,True,3\n")
     table = read_table(tmp_path / "x.csv", as_text={"item", "title"})
     assert table.rows() == [("7", "1.50", 2), ("8", "True", 3)]
+
+
+def test_ids_are_integers_or_stay_as_written(tmp_path):
+    rows = ["1,12345678901234567890,0.50", "2,1e5,1.10"]
+    (tmp_path / "x.csv").write_text("user,item,rating\n" + "\n".join(rows) + "\n")
+    table = read_table(tmp_path / "x.csv")
+    assert table.rows() == [(1, "12345678901234567890", 0.5), (2, "1e5", 1.1)]
+
+
+@pytest.mark.parametrize("ids", [["1.10", "1.1"], ["true", "false"], ["1", "007"], ["1", "9223372036854775808"]])
+def test_text_ids_of_a_named_column_stay_apart(tmp_path, ids):
+    (tmp_path / "log.csv").write_text("who,what\n" + "".join(f"{row},{id}\n" for row, id in enumerate(ids)))
+    (tmp_path / "shop.csv").write_text("what\n" + "".join(f"{id}\n" for id in ids))
+    config = ReadConfig(columns=Columns(user="who", item="what"))
+    data = read_tables(tmp_path / "log.csv", tmp_path / "shop.csv", config)
+    assert data.catalog.items.series.to_list() == ids
+    assert data.interactions.item.tolist() == [0, 1]

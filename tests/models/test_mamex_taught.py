@@ -14,10 +14,11 @@ from modalmix.data.ids import IdMap
 from modalmix.data.interactions import Interactions
 from modalmix.data.modality import Modality
 from modalmix.data.split import TrainData
-from modalmix.errors import ModelError
-from modalmix.models.contract import Query, find_model, teach
+from modalmix.errors import ModelError, TrainError
+from modalmix.models.contract import Calibration, Query, calibrate, find_model, teach
 from modalmix.models.contract.teacher import draw_folds
 from modalmix.models.mamex import Mamex, MamexConfig
+from modalmix.nn.als import fold_in_users
 from modalmix.train.loop import train
 from modalmix.train.run import RunFolder
 from modalmix.train.settings import TrainConfig
@@ -313,6 +314,55 @@ class TestShapes:
             assert of.profile_weight.item() == 0.0
         if folds == 0:
             torch.testing.assert_close(of.unseen[of.learnable], of.said[of.learnable])
+
+    def test_without_folds_strengths_and_profiles_are_chosen_on_five_even_so(self, content_shop: Shop) -> None:
+        data = content_shop(users=80, items=60)
+        with_folds, without = prepared(data), prepared(data, folds=0)
+        assert with_folds.profile_weight.item() > 0
+        assert without.profile_weight.item() == with_folds.profile_weight.item()
+        for one, other in zip(with_folds.mixture.kernels, without.mixture.kernels, strict=True):
+            torch.testing.assert_close(one.weights, other.weights)
+        assert not torch.equal(without.mixture.gate.mean, with_folds.mixture.gate.mean)
+
+    def test_a_teacher_of_zeros_is_an_error(self, content_shop: Shop) -> None:
+        with pytest.raises(TrainError, match=r"factors are all zero: got teacher.reg 1e\+09. Lower teacher.reg"):
+            prepared(content_shop(), teacher={"reg": 1e9}, teacher_regs=())
+
+
+class TestHistories:
+    def test_somebody_new_is_what_a_known_user_with_these_items_is(self, content_shop: Shop) -> None:
+        """A half step of ALS beside the mean place."""
+        data = content_shop(users=80, items=60)
+        of, met = learnt(data), data.interactions.csr[3]
+        scorer, dim = of.scorer(data.catalog), of.config.teacher.dim
+        found = scorer.vectors(Query(history=torch.from_numpy(met.indices[None].astype(np.int64))))
+        exact = fold_in_users(met, of.teacher_items, float(of.teacher_reg), of.config.teacher.alpha)
+        torch.testing.assert_close(found[:, :dim], exact, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[0, dim:], of.user_profiles[3])
+
+    def test_a_history_of_cold_items_is_what_content_says_of_them(self, content_shop: Shop) -> None:
+        data = content_shop(users=80, items=60)
+        of = learnt(data)
+        scorer, dim = of.scorer(data.catalog), of.config.teacher.dim
+        found = scorer.vectors(Query(history=torch.tensor([[59, -1]])))[0, :dim]
+        h, v, alpha = scorer.items[59, :dim], of.teacher_items, of.config.teacher.alpha
+        left = v.T @ v + alpha * torch.outer(h, h) + of.teacher_reg * torch.eye(dim)
+        torch.testing.assert_close(left @ found, alpha * h, atol=1e-4, rtol=1e-4)
+
+    def test_calibrated_cold_items_leave_it_as_it_is(self, content_shop: Shop) -> None:
+        data = content_shop()
+        of = learnt(data)
+        scorer, asked = of.scorer(data.catalog), Query(history=torch.tensor([[1, 29]]))
+        calibrated = calibrate(scorer, of.warm, Calibration(scale=0.5, offset=1.0))
+        torch.testing.assert_close(calibrated(asked)[:, of.warm], scorer(asked)[:, of.warm])
+
+    def test_a_loaded_model_folds_in_with_the_strength_that_was_chosen(self, content_shop: Shop) -> None:
+        data = content_shop()
+        of = learnt(data)
+        other = Mamex(of.config, data)
+        other.load_state_dict(of.state_dict())
+        asked = Query(history=torch.tensor([[1, 2, 3]]))
+        torch.testing.assert_close(other.scorer(data.catalog)(asked), of.scorer(data.catalog)(asked))
 
 
 class TestKept:

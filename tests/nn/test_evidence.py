@@ -1,9 +1,13 @@
 """Kernel experts against the ridge they are made of; evidence, gates and profiles by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from modalmix.nn.evidence import EvidenceGate, KernelExperts, Profile, evidence, n_signals, widths
 from modalmix.nn.ridge import fit_ridge
@@ -145,3 +149,26 @@ def test_who_is_absent_has_no_place_and_no_variance_gives_zeros() -> None:
     one = Profile(4, 2)
     one.fit(x[:1])
     assert bool(one(x, torch.ones(10, dtype=torch.bool)).isfinite().all())
+
+
+def test_directions_that_rows_do_not_span_have_no_place() -> None:
+    """Fewer rows than components: what is left is rounding, and its root must not be made large."""
+    rows = torch.nn.functional.normalize(torch.randn(10, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    profile = Profile(64, 32)
+    profile.fit(rows)
+    assert int((profile.basis.norm(dim=0) > 0).sum()) == 9
+
+
+def test_evidence_holds_no_vector_a_pair() -> None:
+    said, largest = torch.randn(50, 3, 4, 32), 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            largest = max([largest, *(one.numel() for one in tree_leaves(out) if isinstance(one, torch.Tensor))])
+            return out
+
+    with Sizes():
+        evidence(said, torch.ones(50, 3, dtype=torch.bool))
+    assert largest <= said.numel()

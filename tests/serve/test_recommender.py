@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
@@ -87,9 +89,17 @@ def test_the_first_ten_unknown_items_are_named_and_the_others_counted(run: Run) 
         run.recommend(history=["a", *(f"no{k}" for k in range(12))], k=1)
 
 
-@pytest.mark.parametrize("of", [np.array, pl.Series, tuple])
-def test_a_history_may_be_an_array(run: Run, of: Callable[[list[str]], Any]) -> None:
+@pytest.mark.parametrize("of", [np.array, pl.Series, tuple, partial(pd.Series, index=[7, 8])])
+def test_users_and_histories_may_be_arrays(run: Run, of: Callable[[list[str]], Any]) -> None:
     assert run.recommend(history=of(["a", "b"]), k=5).equals(run.recommend(history=["a", "b"], k=5))
+    assert run.recommend(history=[of(["a", "b"])], k=np.int64(5)).equals(run.recommend(history=[["a", "b"]], k=5))
+    assert run.recommend(users=of(["u", "v"]), k=1).equals(run.recommend(users=["u", "v"], k=1))
+
+
+@pytest.mark.parametrize("ids", [17, {"u"}, {"u": 1}])
+def test_ids_without_an_order_are_refused(run: Run, ids: Any) -> None:
+    with pytest.raises(QueryError, match="users: got .*expected a list of ids"):
+        run.recommend(users=ids, k=1)
 
 
 def test_unknown_history_items_are_named_and_skipped(run: Run) -> None:
@@ -138,7 +148,7 @@ def test_pad_fills_right_with_minus_one() -> None:
 
 
 def test_one_string_is_not_a_list_of_ids(run: Run) -> None:
-    with pytest.raises(QueryError, match=r"users: got the text 'uv'.*Write \['uv'\]"):
+    with pytest.raises(QueryError, match=r"users: got str 'uv'.*Write \['uv'\]"):
         run.recommend(users="uv", k=1)
     with pytest.raises(QueryError, match="history"):
         run.recommend(history="ab", k=1)

@@ -145,10 +145,11 @@ class TestSelection:
         asked: list[dict[str, Any]] = []
         monkeypatch.setitem(validation.__globals__, "validation_score", lambda *_, **how: asked.append(how) or 0.5)
         model = tiny.recommender(tiny.config(), split.train_data())
-        for cold_split, pool in ((False, "auto"), (True, "auto"), (True, "warm")):
-            config = quiet.replace(pool=pool, mask="train")
-            validation(replace(split, cold_split=cold_split), config)(model)  # type: ignore[misc]
-        assert [how["pool"] for how in asked] == ["all", "cold", "warm"]
+        cold = replace(split, train=split.train.take(split.train.item != split.valid.item[0]), cold_split=True)
+        warm = replace(split, valid=split.train, cold_split=True)
+        for one, pool in ((split, "auto"), (cold, "auto"), (cold, "warm"), (warm, "auto")):
+            validation(one, quiet.replace(pool=pool, mask="train"))(model)  # type: ignore[misc]
+        assert [how["pool"] for how in asked] == ["all", "cold", "warm", "all"]
         assert asked[0] == {"metric": "recall@20", "mask": "train", "pool": "all"}
 
     def test_an_unknown_metric_is_told_before_training(

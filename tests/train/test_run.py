@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from modalmix.data.split import Split
-from modalmix.errors import RunError
+from modalmix.errors import ModelError, RunError
 from modalmix.files import read_json, sha256_array, write_json
-from modalmix.models.contract import ModelType
+from modalmix.models.contract import ModelType, find_model
 from modalmix.train.run import RunFolder
 from modalmix.train.settings import TrainConfig
 
@@ -201,6 +201,44 @@ class TestCounting:
         for thread in threads:
             thread.join()
         assert run.record["test_opened"] == 8
+
+
+class TestModelFile:
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> Path:
+        """A model file of the user's."""
+        path = tmp_path / "own.py"
+        path.write_text((Path(__file__).parent / "tiny_model.py").read_text())
+        return path
+
+    @pytest.fixture
+    def run(self, own: Path, tmp_path: Path, split: Split, quiet: TrainConfig) -> RunFolder:
+        model = find_model(str(own))
+        return RunFolder.create(tmp_path / "run", model, model.config(), quiet, split)
+
+    def test_an_unchanged_one_is_found(self, run: RunFolder, own: Path) -> None:
+        assert run.model_type.name == str(own)
+
+    def test_a_changed_one_is_refused_and_not_executed(self, run: RunFolder, own: Path) -> None:
+        own.write_text("raise SystemExit")
+        with pytest.raises(RunError, match=rf"model file {own} was changed .* Restore the file, or train again"):
+            _ = run.model_type
+
+    def test_a_restored_one_is_found_again(self, run: RunFolder, own: Path) -> None:
+        before = own.read_bytes()
+        own.write_text("")
+        own.write_bytes(before)
+        assert run.model_type.name == str(own)
+
+    def test_one_that_is_gone(self, run: RunFolder, own: Path) -> None:
+        own.unlink()
+        with pytest.raises(ModelError, match="does not exist"):
+            _ = run.model_type
+
+    def test_a_model_of_modalmix_has_no_file_to_compare(self, tmp_path: Path, split: Split, quiet: TrainConfig) -> None:
+        model = find_model("popularity")
+        run = RunFolder.create(tmp_path / "run", model, model.config(), quiet, split)
+        assert run.model_type == model
 
 
 def test_evaluations_are_kept_beside(create: Any) -> None:

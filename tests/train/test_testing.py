@@ -1,11 +1,14 @@
 """Ranking the test split, once."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from modalmix.data.interactions import Interactions
 from modalmix.data.split import Split
 from modalmix.evaluation import EvaluateConfig
 from modalmix.models.contract import ModelType
@@ -60,10 +63,21 @@ def test_a_kill_between_the_two_files_leaves_no_pair_of_different_tests(
         assert read_test(fitted.run, split, CONFIG.replace(mask=mask)) is None
 
 
-def test_a_cold_split_has_three_pools_unless_some_were_chosen(split: Split) -> None:
-    from dataclasses import replace
+def with_test_items(split: Split, items: list[int]) -> Split:
+    """A cold split where item 0 is in no train event, and these are the test part."""
+    train = split.train.take(split.train.item != 0)
+    user, item = np.zeros(len(items), np.int32), np.array(items, np.int32)
+    test = Interactions(user, item, len(split.dataset.users), len(split.dataset.catalog))
+    return replace(split, train=train, test=test, cold_split=True)
 
-    cold = replace(split, cold_split=True)
+
+def test_a_pool_where_nobody_has_anything_to_find_is_left_out(split: Split) -> None:
+    assert with_pools(CONFIG, with_test_items(split, [0, 0])).pools == ("cold", "all")
+    assert with_pools(CONFIG, with_test_items(split, [1, 2])).pools == ("warm", "all")
+
+
+def test_a_cold_split_has_three_pools_unless_some_were_chosen(split: Split) -> None:
+    cold = with_test_items(split, [0, 1])
     assert with_pools(CONFIG, cold).pools == ("cold", "warm", "all")
     assert with_pools(CONFIG.replace(pools=("warm",)), cold).pools == ("warm",)
     assert with_pools(CONFIG, split).pools == ()

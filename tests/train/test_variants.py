@@ -63,6 +63,15 @@ def test_a_model_of_ids_has_its_own_parts_only() -> None:
         names(Plain(), shop("x"))
 
 
+def test_what_the_settings_do_not_use_is_no_variant() -> None:
+    mamex, dataset = find_model("mamex"), shop("image")
+    taught_only = {"no-folds", "no-profiles"}
+    assert taught_only <= {one.name for one in find_variants(mamex, mamex.config(), dataset)}
+    joint = mamex.config.preset("joint")
+    with pytest.warns(UserWarning, match="'no-folds' is left out: .*changes nothing: these settings do not use it"):
+        assert not taught_only & {one.name for one in find_variants(mamex, joint, dataset)}
+
+
 def test_what_a_variant_changes() -> None:
     config, dataset = WithContent(), shop("image", "a-text")
     no_reg, only, without = find_variants(

@@ -60,8 +60,8 @@ def _defaults(options: type[Options], values: Mapping[str, Any]) -> Options:
         field = options.model_fields.get(name)
         if field is None:
             raise ConfigError(f"the settings file has no setting '{name}'", fix=nearest(name, options.model_fields))
-        nested = isinstance(field.annotation, type) and issubclass(field.annotation, Config)
-        filled[name] = field.annotation.parse(value) if nested else value  # type: ignore[union-attr]
+        default = field.get_default(call_default_factory=True)  # the verb's or the preset's, not always the class's
+        filled[name] = default.merge(value) if isinstance(default, Config) else value
     for name, field in options.model_fields.items():
         if name not in filled:
             filled[name] = tyro.MISSING if field.is_required() else field.get_default(call_default_factory=True)

@@ -7,13 +7,16 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from modalmix.data import Examination, examination_table
 from modalmix.evaluation import Evaluation, RobustnessCurve, evaluation_table, robustness_table
 
 WIDE = 100  # columns that a table of three pools takes
-console = Console(width=None if sys.stdout.isatty() else WIDE)
-notices = Console(stderr=True)
+# titles and names are shown as they are: [brackets] and :colons: in them are no markup
+console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, emoji=False)
+notices = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
@@ -34,6 +37,12 @@ def show_evaluation(evaluation: Evaluation, title: str) -> None:
         return
     for name, result in pools.items():
         console.print(evaluation_table(replace(evaluation, pools={name: result}), f"{title}: {name} items"))
+
+
+def show_examination(examination: Examination) -> None:
+    """Problems and warnings. Their table colours its own words with markup: what comes from data is escaped."""
+    problems, warnings = ([escape(line) for line in lines] for lines in (examination.problems, examination.warnings))
+    console.print(examination_table(replace(examination, problems=problems, warnings=warnings)), markup=True)
 
 
 def show_robustness(curve: RobustnessCurve, title: str) -> None:

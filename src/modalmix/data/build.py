@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,9 +13,9 @@ from modalmix.data.catalog import TITLE_COLUMNS, Catalog
 from modalmix.data.dataset import Dataset
 from modalmix.data.features import modality_from, read_modalities, with_neighbors
 from modalmix.data.filters import filter_dataset
-from modalmix.data.ids import IdMap
+from modalmix.data.ids import IdMap, canonical_ids
 from modalmix.data.interactions import Interactions
-from modalmix.data.schema import ReadConfig
+from modalmix.data.schema import Columns, ReadConfig
 from modalmix.errors import DataError
 
 
@@ -33,6 +33,7 @@ def make_dataset(
 
     The catalogue is the rows of `items` in their order, cold items included; without `items`, the sorted ids of the
     interactions. Users are the sorted ids of the interactions. The filters of `config` are applied last.
+    Times are kept as whole seconds; events that share a second are put in the order of their fractions.
     Raises DataError for a missing column, an empty or unknown id, features that do not fit, and when no event is left.
     """
     config = config or ReadConfig()
@@ -104,54 +105,81 @@ def _events(table: pl.DataFrame, catalog: Catalog, config: ReadConfig, name: str
             fix="Add them to the items table, or take their events out.",
         )
     split_column = columns.find(table, "split", "interactions")
+    times = read_times(table, columns, "interactions")
     events = Interactions(
         user=users.find(user_ids).astype(np.int32),
         item=items.astype(np.int32),
         n_users=len(users),
         n_items=len(catalog),
-        time=_time(table, config),
+        time=None if times is None else times.seconds.to_numpy(),
         rating=_rating(table, config),
     )
     labels = None if split_column is None else table[split_column].cast(pl.String).fill_null("").to_numpy()
+    if times is not None and not times.are_whole:
+        order = _by_fraction(times)  # whatever sorts events leaves equal times in the order of the rows
+        events, labels = events.take(order), None if labels is None else labels[order]
     return Dataset(name, users, catalog, events, labels, counts={"events_read": len(table)})
 
 
 def _ids(column: pl.Series, kind: str) -> pl.Series:
-    """A column of ids. Raises DataError for an empty id."""
+    """A column of ids. Raises DataError for an empty id, and for one that is neither an integer nor a string."""
     if column.null_count():
         row = column.is_null().arg_max()
         raise DataError(f"{kind} id in row {row} of the interactions is empty", fix="Every event needs both ids.")
-    if column.dtype.is_integer():
-        return column.cast(pl.Int64)
-    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
-        return column.cast(pl.String)
-    raise DataError(f"{kind} ids of the interactions", got=f"dtype {column.dtype}", expected="integers or strings")
+    return canonical_ids(column, f"{kind} ids of the interactions")
 
 
-def _time(table: pl.DataFrame, config: ReadConfig) -> Int64[np.ndarray, " events"] | None:
-    """Unix seconds from the timestamp column, else the order column as it is, else None."""
-    columns = config.columns
-    name = columns.find(table, "timestamp", "interactions") or columns.find(table, "order", "interactions")
+class Times(NamedTuple):
+    """When each event happened: whole seconds (or the given order), and numbers of the same order that keep fractions.
+
+    Times that all lie in [0, 1] are shares of a span, not seconds: their ranks from 1 on stand for the seconds.
+    """
+
+    seconds: pl.Series
+    exact: pl.Series
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether the seconds say all there is."""
+        return bool((self.exact == self.seconds).all())
+
+
+def read_times(table: pl.DataFrame, columns: Columns, source: str) -> Times | None:
+    """The timestamp column of `source`, numbers or dates, else its order column, else None.
+
+    Raises DataError for a column of another type, and for a row without a time.
+    """
+    name = columns.find(table, "timestamp", source) or columns.find(table, "order", source)
     if name is None:
         return None
     column = table[name]
     if column.dtype == pl.String:
-        column = _times_of(column, name)
-    if column.dtype in (pl.Date, pl.Datetime):
-        column = column.dt.epoch("s")
-    if not column.dtype.is_numeric():
-        raise DataError(f"interactions column '{name}'", got=f"dtype {column.dtype}", expected="numbers or dates")
-    usable = column.is_not_null() & column.cast(pl.Float64).is_finite().fill_null(False)
-    if not usable.all():
+        column = _times_of(column, name, source)
+    is_date = column.dtype in (pl.Date, pl.Datetime)
+    if not is_date and not column.dtype.is_numeric():
+        raise DataError(f"{source} column '{name}'", got=f"dtype {column.dtype}", expected="numbers or dates")
+    seconds = column.dt.epoch("s") if is_date else column.cast(pl.Int64, strict=False)  # null for NaN, Inf and 1e30
+    if seconds.null_count():
+        row = int(seconds.is_null().arg_max() or 0)
         raise DataError(
-            f"interactions column '{name}' has no time in row {usable.arg_min()}",
-            got=repr(table[name][usable.arg_min() or 0]),
-            expected="a number or date in every row",
+            f"{source} column '{name}' has no time in row {row}",
+            got=repr(table[name][row]),
+            expected="a date, or a number below 2^63, in every row",
         )
-    return column.cast(pl.Int64).to_numpy()
+    if not is_date and column.is_between(0, 1).all() and not (column == seconds).all():
+        seconds = column.rank("dense").cast(pl.Int64)
+    return Times(seconds, column.to_physical())
 
 
-def _times_of(column: pl.Series, name: str) -> pl.Series:
+def _by_fraction(times: Times) -> Int64[np.ndarray, " events"]:
+    """The order of rows in which those that share a second take each other's places by their fractions."""
+    seconds = times.seconds.to_numpy()
+    order = np.empty(len(seconds), dtype=np.int64)
+    order[np.argsort(seconds, kind="stable")] = np.lexsort((times.exact.rank("dense").to_numpy(), seconds))
+    return order
+
+
+def _times_of(column: pl.Series, name: str, source: str) -> pl.Series:
     """Numbers or dates written as text. Raises DataError when no row is either."""
     numbers = column.cast(pl.Float64, strict=False)
     if numbers.null_count() == column.null_count():
@@ -160,7 +188,7 @@ def _times_of(column: pl.Series, name: str) -> pl.Series:
         return column.str.to_datetime(strict=False)
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            f"interactions column '{name}'", got=repr(column[0]), expected="unix seconds, or dates such as 2026-01-31"
+            f"{source} column '{name}'", got=repr(column[0]), expected="unix seconds, or dates such as 2026-01-31"
         ) from error
 
 

@@ -28,9 +28,10 @@ def read_folder(path: Path | str, config: ReadConfig | None = None) -> Dataset:
     interactions, items = find_table(folder, "interactions"), find_table(folder, "items")
     if interactions is None:
         raise DataError(f"{folder} has no interactions", expected=f"interactions{', '.join(TABLE_SUFFIXES)}")
+    config = config or ReadConfig()
     return make_dataset(
-        read_table(interactions),
-        None if items is None else read_table(items),
+        read_table(interactions, is_id=config.columns.is_id),
+        None if items is None else read_table(items, is_id=config.columns.is_id),
         find_features(folder),
         config,
         neighbors={} if items is None else find_neighbors(folder),

@@ -25,7 +25,7 @@ class IdMap:
         if len(series) == 0:
             series = series.cast(pl.Int64)
         self.kind = kind
-        self.series = _canonical(series, kind)
+        self.series = canonical_ids(series, f"{kind} ids")
         if self.series.null_count():
             row = int(self.series.is_null().arg_max() or 0)
             raise DataError(f"{kind} id in row {row} is empty", fix="Every row needs an id.")
@@ -45,10 +45,9 @@ class IdMap:
         return self.series.dtype == pl.String
 
     def find(self, ids: Ids) -> Int[np.ndarray, " ids"]:
-        """The row of each id, -1 where it is unknown. Strings that spell an integer find integer ids."""
+        """The row of each id, -1 where it is unknown. '1' and 1.0 find the integer 1; '01' and 1.5 do not."""
         asked = pl.Series("id", ids)
-        if self.series.dtype != asked.dtype:
-            asked = asked.cast(self.series.dtype, strict=False)
+        asked = asked.cast(pl.String, strict=False) if self.is_text else _integers(asked)
         found = asked.to_frame().join(self._lookup, on="id", how="left", maintain_order="left")
         return found["row"].fill_null(-1).to_numpy(writable=True)
 
@@ -70,7 +69,7 @@ class IdMap:
 
     def extend(self, ids: Ids) -> "IdMap":
         """These ids followed by new ones. Raises DataError when one is known already."""
-        new = _canonical(pl.Series(self.kind, ids), self.kind)
+        new = canonical_ids(pl.Series(self.kind, ids), f"{self.kind} ids")
         if new.dtype != self.series.dtype:
             raise DataError(f"new {self.kind} ids", got=str(new.dtype), expected=str(self.series.dtype))
         return IdMap(pl.concat([self.series, new]), self.kind)
@@ -98,10 +97,27 @@ def known(rows: Int[np.ndarray, " ids"]) -> Bool[np.ndarray, " ids"]:
     return rows >= 0
 
 
-def _canonical(series: pl.Series, kind: str) -> pl.Series:
-    """Integer ids as Int64, everything written as String."""
-    if series.dtype.is_integer():
-        return series.cast(pl.Int64)
-    if series.dtype in (pl.Categorical, pl.Enum, pl.String) or isinstance(series.dtype, pl.Enum):
+def canonical_ids(series: pl.Series, what: str) -> pl.Series:
+    """Integer ids as Int64, everything written as String. `what` names them in messages.
+
+    Raises DataError for another type, and for an integer that does not fit 64 bits with a sign.
+    """
+    if series.dtype in (pl.Categorical, pl.Enum, pl.String):
         return series.cast(pl.String)
-    raise DataError(f"{kind} ids", got=f"dtype {series.dtype}", expected="integers or strings")
+    if not series.dtype.is_integer():
+        raise DataError(what, got=f"dtype {series.dtype}", expected="integers or strings")
+    whole = series.cast(pl.Int64, strict=False)
+    if whole.null_count() > series.null_count():
+        large = series.filter(whole.is_null() & series.is_not_null())[0]
+        raise DataError(what, got=large, expected="integers below 2^63", fix="Give such ids as text.")
+    return whole
+
+
+def _integers(asked: pl.Series) -> pl.Series:
+    """What was asked as Int64, null where it is not exactly such an integer: a cast would read '01' and 1.5 as 1."""
+    if asked.dtype in (pl.Categorical, pl.Enum):
+        asked = asked.cast(pl.String)
+    whole = asked.cast(pl.Int64, strict=False)
+    if asked.dtype == pl.String or asked.dtype.is_float():
+        return whole.set(whole.cast(asked.dtype) != asked, None)
+    return whole

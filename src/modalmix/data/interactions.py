@@ -21,7 +21,8 @@ BITMAP_BYTES = 1 << 30  # above this, membership is a search among sorted keys i
 class Interactions:
     """Who met what. Arrays run over events; `user` and `item` are rows of the data set's IdMaps.
 
-    `time` grows with time: unix seconds, or the given order. `rating` is as the source has it. None where unknown.
+    `time` grows with time: unix seconds, or the given order; events of equal time stand in their true order, as far as
+    the source tells. `rating` is as the source has it. None where unknown.
     """
 
     user: Int32[np.ndarray, " events"]

@@ -11,7 +11,7 @@ import polars as pl
 from modalmix.data.build import make_dataset
 from modalmix.data.dataset import Dataset
 from modalmix.data.features import find_features, read_features
-from modalmix.data.schema import Columns, ReadConfig
+from modalmix.data.schema import ReadConfig
 from modalmix.data.tables import read_table, read_text_table
 from modalmix.errors import DataError
 
@@ -22,9 +22,17 @@ FEATURE_ENDING = "_feat"
 def read_mmrec(path: Path | str, config: ReadConfig | None = None) -> Dataset:
     """The data set in an MMRec folder; image_feat.npy is the modality image, and so on, memory-mapped.
 
-    Raises DataError, also for an x_label other than 0 (train), 1 (valid), 2 (test).
+    Raises DataError, also for an x_label other than 0 (train), 1 (valid), 2 (test), and for settings columns.*: the
+    format itself says which column is what.
     """
-    folder = Path(path)
+    folder, config = Path(path), config or ReadConfig()
+    chosen = [name for name, column in config.columns.model_dump().items() if column is not None]
+    if chosen:
+        raise DataError(
+            f"setting columns.{chosen[0]} with the MMRec folder {folder}",
+            got=repr(getattr(config.columns, chosen[0])),
+            fix="Leave it out: MMRec's files have columns of fixed names.",
+        )
     file = find_interactions(folder)
     events = read_table(file)
     missing = {"userID", "itemID"} - set(events.columns)
@@ -35,8 +43,8 @@ def read_mmrec(path: Path | str, config: ReadConfig | None = None) -> Dataset:
         for name, feature_file in find_features(folder).items()
         if name.endswith(FEATURE_ENDING)
     }
-    rows = events["itemID"].cast(pl.Int64, strict=False)
-    if rows.null_count() or int(rows.min()) < 0:  # type: ignore[arg-type]
+    rows = events["itemID"]  # integers, or text: see read_table
+    if rows.null_count() or not rows.dtype.is_integer() or int(rows.min()) < 0:  # type: ignore[arg-type]
         raise DataError(f"{file} column itemID", expected="row numbers from 0")
     sizes = [len(read_features(feature_file, name)) for name, feature_file in features.items()]
     n_items = max([int(rows.max()) + 1, *sizes])  # type: ignore[arg-type]
@@ -48,7 +56,6 @@ def read_mmrec(path: Path | str, config: ReadConfig | None = None) -> Dataset:
     events = events.select(pl.col(old).alias(new) for old, new in renamed.items() if old in events.columns)
     if "split" in events.columns:
         events = events.with_columns(_labels(events["split"], file))
-    config = (config or ReadConfig()).replace(columns=Columns())
     return make_dataset(events, items, features, config, name=file.name.split(".")[0], source=folder)
 
 
@@ -79,6 +86,12 @@ def _with_ids(table: pl.DataFrame, file: Path, number: str, kind: str) -> pl.Dat
     others = [name for name in mapping.columns if name != number]
     if number not in mapping.columns or not others:
         raise DataError(f"{file}", got=f"columns {', '.join(mapping.columns)}", expected=f"an id and {number}")
+    if mapping[number].dtype != table[number].dtype:  # one of them holds text
+        raise DataError(
+            f"{file} column {number}",
+            got=mapping[number].dtype,
+            expected=f"{table[number].dtype}, as in the .inter file",
+        )
     mapping = mapping.select(pl.col(number), pl.col(others[0]).cast(pl.String).alias(kind))
     joined = table.join(mapping, on=number, how="left", maintain_order="left")
     unmapped = joined.filter(pl.col(kind).is_null())
@@ -89,7 +102,9 @@ def _with_ids(table: pl.DataFrame, file: Path, number: str, kind: str) -> pl.Dat
 
 
 def _read_mapping(file: Path) -> pl.DataFrame:
-    """A mapping file; its name says .csv, its separator is mostly a tab."""
+    """A mapping file of ids and numbers; its name says .csv, its separator is mostly a tab."""
     with open(file, encoding="utf-8", errors="replace") as lines:
         tabs = "\t" in lines.readline()
-    return read_text_table(file, "\t", None) if tabs else read_table(file)
+    if tabs:
+        return read_text_table(file, "\t", None, as_text=(), is_id=lambda name: True)
+    return read_table(file, is_id=lambda name: True)

@@ -82,13 +82,24 @@ class Modality:
         return values
 
     def append(self, features: Float[np.ndarray, "new dim"], present: Bool[np.ndarray, " new"] | None) -> "Modality":
-        """This modality with rows added below. Raises DataError when the dim differs."""
+        """This modality with rows added below, in its dtype. Raises DataError for another dim, and for values too large
+        for that dtype."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise DataError(
                 f"new features of '{self.name}'", got=f"shape {features.shape}", expected=f"(n, {self.dim})"
             )
         new = Modality.from_matrix(self.name, features, present=present)
-        both = np.concatenate([np.asarray(self.features), features.astype(self.features.dtype)])
+        with np.errstate(over="ignore"):
+            added = features.astype(self.features.dtype)
+        too_large = np.isinf(added).any(axis=1)
+        if too_large.any():
+            row = int(too_large.argmax())
+            raise DataError(
+                f"new features of '{self.name}' in row {row}",
+                got=f"{np.abs(features[row]).max():g}",
+                expected=f"at most {np.finfo(added.dtype).max:g}, the largest {added.dtype}, as known features are",
+            )
+        both = np.concatenate([np.asarray(self.features), added])
         graph = None if self.neighbors is None else self.neighbors.append(len(new))
         return Modality(self.name, both, np.concatenate([self.present, new.present]), self.provenance, graph)
 

@@ -52,8 +52,9 @@ def random_partition(events: Interactions, valid: float, test: float, rng: np.ra
 def last_two_out_partition(events: Interactions) -> Partition:
     """Each user's last event to test and the one before to validation; users with fewer than 3 events stay in train.
 
-    Raises DataError without times. The report counts ties: events that share user and time with another one, and users
-    for whom a tie (broken by the order of the file) decides which event is held out.
+    Raises DataError without times. The report counts ties: events that share user and second with another one, and
+    users for whom a tie (broken by fractions of a second where the source has them, else by the order of the file)
+    decides which event is held out.
     """
     time = _times(events, "leave-last-two-out")
     order, from_end = events.in_time_order, _places_from_end(events)

@@ -45,11 +45,11 @@ def read_recbole(path: Path | str, config: ReadConfig | None = None) -> Dataset:
 
 
 def read_atomic(path: Path) -> pl.DataFrame:
-    """One atomic file, columns without their types: token as id or text, float as number, the others as lists.
+    """One atomic file, columns without their types: token as integer or text, float as number, the others as lists.
 
     Sequences are separated by spaces; titles and descriptions stay one text. Raises DataError.
     """
-    table = read_table(path)
+    table = read_table(path, is_id=lambda header: header.endswith(":token"))
     columns = []
     for header in table.columns:
         name, _, kind = header.rpartition(":")

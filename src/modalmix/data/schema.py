@@ -56,6 +56,10 @@ class Columns(Config):
             raise DataError(f"{source} has no column '{chosen}'", fix=nearest(chosen, table.columns))
         return chosen
 
+    def is_id(self, name: str) -> bool:
+        """Whether a column of this name holds ids of users or items, in any table."""
+        return name in (self.user, self.item, *KNOWN_NAMES["user"], *KNOWN_NAMES["item"])
+
     def require(self, table: pl.DataFrame, role: str, source: str) -> str:
         """The column of `table` that plays `role`. Raises DataError when there is none."""
         column = self.find(table, role, source)

@@ -1,14 +1,17 @@
 """Splits: from a data set to train, validation and test, and the file that keeps them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import polars as pl
+from jaxtyping import Int64
 from pydantic import Field, model_validator
 
 from modalmix.config import Config
+from modalmix.data.build import read_times
 from modalmix.data.dataset import Dataset
 from modalmix.data.interactions import Interactions
 from modalmix.data.partition import (
@@ -33,6 +36,7 @@ Kind = Literal["auto", "as-given", "random", "leave-last-two-out", "global-time"
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PARTS = ("train", "valid", "test")
 _METADATA = "modalmix.split"
+_ADD_TIMES = "Add a column timestamp, or order, as the data set has it."
 LABELS = {
     "train": TRAIN,
     "valid": VALID,
@@ -135,29 +139,21 @@ def write_split(split: Split, path: Path | str) -> None:
 
 
 def read_split(dataset: Dataset, path: Path | str) -> Split:
-    """The split in a file, over this data set. A table of user, item and split made elsewhere is taken as given.
+    """The split in a file, over this data set. A table of user, item and split made elsewhere labels its events.
 
-    Raises DataError when the file has ids that the data set does not have, or is not the split that was written.
+    Such a table needs a time only for the repeats of a user and an item, where the data set has times; repeats at equal
+    times are matched in the order of the rows. Its other columns are not read.
+    Raises DataError when the file has ids that the data set does not have, is not the split that was written, or does
+    not label every event of the data set and nothing else.
     """
-    path, columns = Path(path), Columns()
-    table = read_table(path)
-    frame = table.select(columns.require(table, role, str(path)) for role in ("user", "item", "split"))
-    time = next((table[name].cast(pl.Int64) for name in ("timestamp", "order") if name in table.columns), None)
-    events = Interactions(
-        user=dataset.users.rows(frame.to_series(0)).astype(np.int32),
-        item=dataset.catalog.items.rows(frame.to_series(1)).astype(np.int32),
-        n_users=len(dataset.users),
-        n_items=len(dataset.catalog),
-        time=None if time is None else time.to_numpy(),
-        rating=table["rating"].cast(pl.Float32).to_numpy() if "rating" in table.columns else None,
-    )
-    labels = frame.to_series(2).cast(pl.String).fill_null("").to_numpy()
-    read = split_from_labels(Dataset(dataset.name, dataset.users, dataset.catalog, events, labels), labels)
-    facts = _facts(path)
-    kind, settings = facts.get("kind", read.kind), facts.get("settings", read.settings)
-    cold_split, report = facts.get("cold_split", read.cold_split), facts.get("report", read.report)
-    split = Split(dataset, read.train, read.valid, read.test, kind, settings, cold_split, report)
-    if "sha256" in facts and facts["sha256"] != split.sha256:
+    path = Path(path)
+    table, facts = read_table(path), _facts(path)
+    if "sha256" not in facts:
+        return split_from_labels(dataset, _joined_labels(dataset, table, path))
+    read = _written(dataset, table, path)
+    noted = {name: facts[name] for name in ("kind", "settings", "cold_split", "report")}
+    split = replace(read, dataset=dataset, **noted)
+    if facts["sha256"] != split.sha256:
         raise DataError(
             f"{path} is not a split of data set '{dataset.name}' as it is now",
             got=f"sha256 {split.sha256[:12]}",
@@ -165,6 +161,56 @@ def read_split(dataset: Dataset, path: Path | str) -> Split:
             fix="Read the data set as it was read then, or split again.",
         )
     return split
+
+
+def _written(dataset: Dataset, table: pl.DataFrame, path: Path) -> Split:
+    """The split in a table of `write_split`, events in its order. Raises DataError for unknown ids and labels."""
+    user, item, label = _roles(dataset, table, path)
+    time = next((table[name].cast(pl.Int64) for name in ("timestamp", "order") if name in table.columns), None)
+    events = Interactions(
+        user=user.astype(np.int32),
+        item=item.astype(np.int32),
+        n_users=len(dataset.users),
+        n_items=len(dataset.catalog),
+        time=None if time is None else time.to_numpy(),
+        rating=table["rating"].cast(pl.Float32).to_numpy() if "rating" in table.columns else None,
+    )
+    labels = label.to_numpy()
+    return split_from_labels(Dataset(dataset.name, dataset.users, dataset.catalog, events, labels), labels)
+
+
+def _joined_labels(dataset: Dataset, table: pl.DataFrame, path: Path) -> np.ndarray:
+    """The label of each event of the data set, from a table in any order. Raises DataError when they do not match."""
+    user, item, label = _roles(dataset, table, path)
+    events, keys = dataset.interactions, ["user", "item"]
+    own, given = pl.DataFrame({"user": events.user, "item": events.item}), pl.DataFrame({"user": user, "item": item})
+    own, given = own.cast(pl.Int64), given.with_columns(label.alias("label"))
+    if events.time is not None and (own.is_duplicated().any() or given.select(keys).is_duplicated().any()):
+        times = read_times(table, Columns(), str(path))
+        if times is None:
+            raise DataError(f"{path} has no times to tell repeats of a user and an item apart", fix=_ADD_TIMES)
+        own, given = own.with_columns(time=events.time), given.with_columns(times.seconds.alias("time"))
+        keys.append("time")
+    nth = pl.int_range(pl.len()).over(keys).alias("nth")
+    own, given = own.with_columns(nth), given.with_columns(nth)
+    labels = own.join(given, on=[*keys, "nth"], how="left", maintain_order="left")["label"]
+    if labels.null_count() or len(given) != len(own):
+        surplus = len(given) - (len(own) - labels.null_count())
+        raise DataError(
+            f"{path} does not label the events of data set '{dataset.name}'",
+            got=f"{labels.null_count():,} of {len(own):,} events without a label, {surplus:,} labels of no event",
+            expected="one label an event",
+            fix="Split the data set as it was read, filters included.",
+        )
+    return labels.to_numpy()
+
+
+def _roles(
+    dataset: Dataset, table: pl.DataFrame, path: Path
+) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], pl.Series]:
+    """User rows, item rows and labels (empty where there is none) of a split table. Raises DataError."""
+    user, item, label = (table[Columns().require(table, role, str(path))] for role in ("user", "item", "split"))
+    return dataset.users.rows(user), dataset.catalog.items.rows(item), label.cast(pl.String).fill_null("")
 
 
 def _facts(path: Path) -> dict[str, Any]:

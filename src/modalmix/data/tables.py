@@ -1,13 +1,13 @@
 """Tables in CSV, TSV, JSON lines and Parquet, and data sets made of one or two of them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import polars as pl
 
 from modalmix.data.build import make_dataset
 from modalmix.data.dataset import Dataset
-from modalmix.data.schema import ReadConfig
+from modalmix.data.schema import Columns, ReadConfig
 from modalmix.errors import DataError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
@@ -16,11 +16,14 @@ JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", *JSON_LINES, ".csv.gz", ".tsv.gz")
 
 
-def read_table(path: Path | str, as_text: Collection[str] = ()) -> pl.DataFrame:
+def read_table(
+    path: Path | str, as_text: Collection[str] = (), is_id: Callable[[str], bool] | None = None
+) -> pl.DataFrame:
     """The table in a .parquet, .csv, .tsv, .jsonl or .ndjson file; .csv and .tsv may be gzipped (.gz).
 
-    In text files a column becomes numbers only where that loses nothing: '007' stays a string, and so do the columns
-    named in `as_text`.
+    In text files a column becomes integers only where that loses nothing: '007' stays a string, and so do the columns
+    named in `as_text`. Columns of ids become nothing but integers, so '1e5' and '1.10' stay strings there; `is_id` says
+    of a name whether it is one, by default whether it is a usual name.
     Raises DataError for a missing, empty, non-UTF-8 or unreadable file.
     """
     path = Path(path)
@@ -28,14 +31,14 @@ def read_table(path: Path | str, as_text: Collection[str] = ()) -> pl.DataFrame:
         raise DataError(f"{path} is not there" if not path.exists() else f"{path} is not a file")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", got="0 bytes", expected="a table")
-    suffix = _suffix(path)
+    suffix, is_id = _suffix(path), is_id or Columns().is_id
     try:
         if suffix == ".parquet":
             table = pl.read_parquet(path)
         elif suffix in JSON_LINES:
             table = pl.read_ndjson(path, infer_schema_length=None)
         else:
-            table = read_text_table(path, SEPARATORS[suffix], None if suffix in ATOMIC else '"', as_text)
+            table = read_text_table(path, SEPARATORS[suffix], None if suffix in ATOMIC else '"', as_text, is_id)
     except (pl.exceptions.PolarsError, UnicodeError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -47,18 +50,29 @@ def read_table(path: Path | str, as_text: Collection[str] = ()) -> pl.DataFrame:
     return table
 
 
-def read_text_table(path: Path, separator: str, quote: str | None, as_text: Collection[str] = ()) -> pl.DataFrame:
-    """A separated text file with a header. Raises polars errors."""
+def read_text_table(
+    path: Path, separator: str, quote: str | None, as_text: Collection[str], is_id: Callable[[str], bool]
+) -> pl.DataFrame:
+    """A separated text file with a header, typed as `read_table` says. Raises polars errors."""
     # everything as text first: a guess from the first rows would turn '007' into 7 and fail further down
     text = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
-    return text.select(column if column.name in as_text else as_number(column) for column in text.iter_columns())
+    return text.select(
+        column if column.name in as_text else as_integers(column) if is_id(column.name) else as_number(column)
+        for column in text.iter_columns()
+    )
+
+
+def as_integers(column: pl.Series) -> pl.Series:
+    """A text column as integers where every value is written as they are, else as it is: '007', '+7' and '1e5' stay."""
+    whole = column.cast(pl.Int64, strict=False)
+    lossless = whole.null_count() == column.null_count() and (whole.cast(pl.String) == column).all()
+    return whole if lossless else column
 
 
 def as_number(column: pl.Series) -> pl.Series:
-    """A text column as integers, else as numbers, where every value is one; else as it is."""
-    whole = column.cast(pl.Int64, strict=False)
-    if whole.null_count() == column.null_count():
-        return whole if (whole.cast(pl.String) == column).all() else column
+    """A text column as numbers or truth values where every value is one, else as it is."""
+    if column.cast(pl.Int64, strict=False).null_count() == column.null_count():
+        return as_integers(column)  # '007' among integers is no number
     numbers = column.cast(pl.Float64, strict=False)
     if numbers.null_count() == column.null_count():
         return numbers
@@ -76,9 +90,10 @@ def read_tables(
     Features come from `config.modality_files`. Raises DataError.
     """
     interactions = Path(interactions)
+    config = config or ReadConfig()
     return make_dataset(
-        read_table(interactions),
-        None if items is None else read_table(items),
+        read_table(interactions, is_id=config.columns.is_id),
+        None if items is None else read_table(items, is_id=config.columns.is_id),
         config=config,
         name=name or interactions.name.split(".")[0],
         source=interactions,

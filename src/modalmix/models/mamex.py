@@ -1,27 +1,35 @@
 """MAMEX: experts per modality and a gate between modalities turn content into item vectors; cold items are at home."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, Self, final
 
 import numpy as np
 import pydantic
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import TrainData
+from modalmix.errors import TrainError
 from modalmix.models.contract import DotScorer, Query, TeacherConfig, Triples
 from modalmix.models.contract.content import Content, ContentConfig, ContentRecommender
+from modalmix.models.contract.histories import history_rows
 from modalmix.models.contract.profiles import Profiles, choose_weight, mean_of_items
 from modalmix.models.contract.teacher import best_teacher, draw_folds
+from modalmix.nn.als import fold_in_with_new_items
 from modalmix.nn.encoding import Encoding, auxiliary_terms, fuse_modalities
 from modalmix.nn.experts import Mixture, SparseExperts
 from modalmix.nn.gates import FusionGate, mask_absent
 from modalmix.nn.missing import drop_modalities, follow_mean
 from modalmix.nn.rows import zero_cold
 from modalmix.nn.taught import TaughtMixture
+
+_FOLDS = 5  # strengths are chosen on so many where the gates ask for none
 
 
 class MamexConfig(ContentConfig):
@@ -85,7 +93,8 @@ class MamexConfig(ContentConfig):
     """Taught: items that an expert's kernel is spanned by."""
     folds: int = Field(5, ge=0)
     """Taught: parts of the warm items; the gates see what experts fitted on the other parts say of an item, as if it
-    were cold. 0: the gates see what experts say of items they were fitted on."""
+    were cold. 0: the gates see what experts say of items they were fitted on; strengths and the weight of profiles
+    are chosen on five folds even so."""
     profiles: bool = True
     """Taught: whether cold items are also compared with the content of the user's own items."""
     content_of_warm: float = Field(0.3, ge=0)
@@ -137,6 +146,11 @@ class MamexConfig(ContentConfig):
         "no-profiles": {"profiles": False},
     }
 
+    def useful_ablations(self) -> Mapping[str, Mapping[str, Any]]:
+        """Jointly there are neither folds nor profiles to leave out."""
+        taught_only = () if self.learn == "taught" else ("no-folds", "no-profiles")
+        return {name: settings for name, settings in self.ablations.items() if name not in taught_only}
+
     @pydantic.model_validator(mode="after")
     def _possible(self) -> Self:
         if self.top_k > self.experts:
@@ -165,6 +179,7 @@ class Mamex(ContentRecommender[MamexConfig]):
     teacher_users: Float[Tensor, "users dim"]
     teacher_items: Float[Tensor, "items dim"]
     popularity: Float[Tensor, " items"]
+    teacher_reg: Float[Tensor, ""]
     user_profiles: Float[Tensor, "users components"]
     profile_weight: Float[Tensor, ""]
     learnable: Int[Tensor, " learnable"]
@@ -258,13 +273,36 @@ class Mamex(ContentRecommender[MamexConfig]):
         self.check_extends(catalog)
         with self.frozen():
             vectors, has_content = self.catalog_vectors(catalog)
-            warm = torch.nn.functional.pad(self.warm, (0, len(catalog) - self.n_items)).unsqueeze(1)
-            vectors = torch.where(warm, self.config.content_of_warm * vectors, vectors)
-            vectors = vectors + zero_cold(self.teacher_items, self.warm, len(catalog))
-            places = torch.where(warm, 0.0, self.profile_weight * self.profiles.places(self.read(catalog)))
+            warm = F.pad(self.warm, (0, len(catalog) - self.n_items)).unsqueeze(1)
+            factors = torch.where(warm, zero_cold(self.teacher_items, self.warm, len(catalog)), vectors)
+            vectors = factors + torch.where(warm, self.config.content_of_warm * vectors, 0.0)
+            places = self.profiles.places(self.read(catalog))
+            beside = torch.where(warm, 0.0, self.profile_weight * places)
             users = torch.cat([self.teacher_users, self.user_profiles], dim=1)
         bias = zero_cold(self.popularity, self.warm, len(catalog))
-        return DotScorer(users, torch.cat([vectors, places], dim=1), bias, without_content=~has_content)
+        return DotScorer(
+            users,
+            torch.cat([vectors, beside], dim=1),
+            bias,
+            without_content=~has_content,
+            of_history=partial(self.fold_in, factors=factors, places=places),
+        )
+
+    def fold_in(
+        self,
+        history: Int[Tensor, "batch length"],
+        factors: Float[Tensor, "items dim"],
+        places: Float[Tensor, "items components"],
+    ) -> Float[Tensor, "batch wide"]:
+        """Somebody new as known users are: a half step of the teacher, and the mean place of what was met.
+
+        The factor of a cold item is h_i. Raises QueryError for an empty history.
+        """
+        met = history_rows(Query(history=history), csr_matrix((0, self.n_items)), len(factors))
+        warm = F.pad(self.warm, (0, len(factors) - self.n_items)).cpu()
+        reg, alpha = float(self.teacher_reg), self.config.teacher.alpha
+        users = fold_in_with_new_items(met, factors.cpu(), warm, reg, alpha)
+        return torch.cat([users, mean_of_items(met, places.cpu())], dim=1).to(factors.device)
 
     def routing(self, query: Query, items: Int[Tensor, " items"]) -> Mapping[str, Tensor]:
         """Gate weights of training items; the query does not matter, MAMEX routes by item.
@@ -287,23 +325,31 @@ class Mamex(ContentRecommender[MamexConfig]):
         self.teacher_users.copy_(teacher.users)
         self.teacher_items.copy_(teacher.items)
         self.popularity.copy_(teacher.popularity)
-        fold = draw_folds(self.train_items, max(2, config.folds), config.seed)
+        self.teacher_reg.fill_(teacher.config.reg)
+        fold = draw_folds(self.train_items, config.folds or _FOLDS, config.seed)
         content = self.train_content
         learnable = content.present & self.warm.unsqueeze(1)
         importance = torch.from_numpy(np.sqrt(data.interactions.item_degree)).float()
-        halves = fold if config.folds else None
-        self.unseen = self.mixture.fit(
-            content.features, learnable, teacher.items, importance, halves, config.strengths, config.seed
+        unseen = self.mixture.fit(
+            content.features, learnable, teacher.items, importance, fold, config.strengths, config.seed
         )
         energy = (importance * teacher.items.square().sum(dim=1))[self.learnable].mean()
+        if len(self.learnable) and float(energy) < torch.finfo(energy.dtype).tiny:
+            raise TrainError(
+                "the teacher's factors are all zero",
+                got=f"teacher.reg {teacher.config.reg:g}",
+                fix="Lower teacher.reg, or give teacher_regs to choose from.",
+            )
         self.importance = importance / energy.clamp(min=torch.finfo(energy.dtype).tiny)
         self.said = self.mixture.say(content.features, content.features, content.present, torch.arange(self.n_items))
+        self.unseen = unseen if config.folds else self.said
+        self.mixture.standardise(self.unseen, learnable)
         if config.profiles:
             met, away = data.interactions.csr, self.warm & (fold == 0)
             self.profiles.fit(content, self.warm)
             places = self.profiles.places(content)
             self.user_profiles.copy_(mean_of_items(met, places))
-            self.profile_weight.copy_(choose_weight(met, places, self.unseen, teacher.items, away, teacher.config))
+            self.profile_weight.copy_(choose_weight(met, places, unseen, teacher.items, away, teacher.config))
 
     def _make_taught(self, data: TrainData) -> None:
         """Modules, and the buffers that `prepare` fills."""
@@ -315,6 +361,7 @@ class Mamex(ContentRecommender[MamexConfig]):
         self.register_buffer("teacher_users", torch.zeros(self.n_users, dim))
         self.register_buffer("teacher_items", torch.zeros(self.n_items, dim))
         self.register_buffer("popularity", torch.zeros(self.n_items))
+        self.register_buffer("teacher_reg", torch.zeros(()))
         self.register_buffer("user_profiles", torch.zeros(self.n_users, self.profiles.width))
         self.register_buffer("profile_weight", torch.zeros(()))
         # in training only

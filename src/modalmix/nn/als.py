@@ -4,10 +4,12 @@ min over U, V of sum over all u, i of c_ui (p_ui - <U_u, V_i>)^2 + reg (|U|^2 + 
 p_ui = 1 and c_ui = alpha where u met i, p_ui = 0 and c_ui = 1 elsewhere
 """
 
+import itertools
+
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -51,3 +53,22 @@ def fold_in_users(
     )
     solver.item_factors = np.ascontiguousarray(items.numpy())
     return torch.from_numpy(solver.recalculate_user(np.arange(met.shape[0]), met.astype(np.float32)))
+
+
+def fold_in_with_new_items(
+    met: sp.csr_matrix, items: Float[Tensor, "items dim"], learnt: Bool[Tensor, " items"], reg: float, alpha: float
+) -> Float[Tensor, "users dim"]:
+    """`fold_in_users` where some items were not there when the factors were learnt: nobody has left those aside.
+
+    (sum over learnt i of V_i V_i' + sum over met j of (c_j V_j V_j') + reg I) U = alpha sum over met j of V_j;
+    c_j = alpha - 1 for a learnt item, alpha for another.
+    """
+    known = items[learnt]
+    everybody = known.T @ known + reg * torch.eye(items.shape[1])
+    users = items.new_zeros(met.shape[0], items.shape[1])
+    for row, (start, end) in enumerate(itertools.pairwise(met.indptr)):
+        own = torch.from_numpy(met.indices[start:end]).long()
+        v = items[own]
+        weight = alpha - learnt[own].to(v.dtype).unsqueeze(1)
+        users[row] = torch.linalg.solve(everybody + v.T @ (weight * v), alpha * v.sum(dim=0))
+    return users

@@ -75,7 +75,7 @@ def evidence(
     length = flat.norm(dim=2)
     one, other = torch.triu_indices(flat.shape[1], flat.shape[1], offset=1, device=said.device)
     unit = flat / (length.unsqueeze(2) + _TINY)
-    agreement = (unit[:, one] * unit[:, other]).sum(dim=2)
+    agreement = (unit @ unit.transpose(1, 2))[:, one, other]  # [rows, pairs, dim] would be as large as many copies
     return torch.cat([length, agreement, present.to(said.dtype)], dim=1)
 
 
@@ -138,13 +138,14 @@ class Profile(nn.Module):
         self.register_buffer("basis", torch.zeros(features, components))
 
     def fit(self, x: Float[Tensor, "rows features"]) -> None:
-        """Principal components of the rows; those without variance stay zeros."""
+        """Principal components of the rows; those without variance, to float32's precision, stay zeros."""
         self.mean.copy_(x.mean(dim=0))
         centred = x - self.mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
         k = self.basis.shape[1]
         values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
-        self.basis.copy_(vectors * torch.where(values > _TINY**2, values.clamp(min=_TINY**2) ** -0.25, 0.0))
+        noise = max(_TINY**2, float(values[0]) * len(centred.T) * torch.finfo(values.dtype).eps)
+        self.basis.copy_(vectors * torch.where(values > noise, values.clamp(min=_TINY**2) ** -0.25, 0.0))
 
     def forward(
         self, x: Float[Tensor, "rows features"], present: Bool[Tensor, " rows"]

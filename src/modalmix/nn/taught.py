@@ -38,23 +38,23 @@ class TaughtMixture(nn.Module):
         learnable: Bool[Tensor, "items modalities"],
         targets: Float[Tensor, "items dim"],
         importance: Float[Tensor, " items"],
-        fold: Int[Tensor, " items"] | None,
+        fold: Int[Tensor, " items"],
         strengths: tuple[float, ...],
         seed: int,
     ) -> Float[Tensor, "items modalities experts dim"]:
-        """Fit every expert; what each says of the learnable items when fitted without their fold, zeros elsewhere.
-
-        Without folds, what it says of items that it was fitted on.
-        """
+        """Fit every expert; what each says of the learnable items when fitted without their fold, zeros elsewhere."""
         said = targets.new_zeros(len(targets), len(features), self.n_experts, self.dim)
         for m, (x, kernels) in enumerate(zip(features, self._kernels(), strict=True)):
             rows = torch.nonzero(learnable[:, m]).squeeze(1)
-            halves = torch.arange(len(targets)) % 2 if fold is None else fold
-            unseen = kernels.fit(x, rows, targets[rows], importance[rows], halves[rows], strengths, seed)
-            said[rows, m] = kernels(x[rows], x[kernels.landmarks]) if fold is None else unseen
+            said[rows, m] = kernels.fit(x, rows, targets[rows], importance[rows], fold[rows], strengths, seed)
+        return said
+
+    def standardise(
+        self, said: Float[Tensor, "items modalities experts dim"], learnable: Bool[Tensor, "items modalities"]
+    ) -> None:
+        """Have the gate standardise its evidence by what was said of these items."""
         some = learnable.any(dim=1)
         self.gate.standardise(evidence(said[some], learnable[some]))
-        return said
 
     def say(
         self,

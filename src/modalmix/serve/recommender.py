@@ -1,10 +1,10 @@
 """Recommendations from a fitted model: what was measured is what is served."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -142,11 +142,10 @@ class Run:
                 answers by popularity, with a warning), or the model cannot score a history, or not in two steps.
         """
         pool = self._pool(candidates)
-        for name, given in (("users", users), ("history", history)):
-            if isinstance(given, str):
-                raise QueryError(name, got=f"the text {given!r}", expected="a list of ids", fix=f"Write [{given!r}].")
+        users, history = (_listed(name, given) for name, given in (("users", users), ("history", history)))
         if not pool.any():
             raise QueryError("the pool of candidates is empty", got=repr(candidates), expected="at least one item")
+        k = int(k) if isinstance(k, np.integer) else k
         if not isinstance(k, int) or not 1 <= k <= int(pool.sum()):
             raise QueryError("k", got=k, expected=f"1 to {int(pool.sum()):,}, the number of candidates")
         if (users is None) == (history is None):
@@ -185,9 +184,8 @@ class Run:
         return Query(users=torch.from_numpy(users))
 
     def _for_histories(self, history: Ids | Sequence[Ids], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
-        several = len(history) > 0 and isinstance(history[0], list | tuple | np.ndarray | pl.Series)
-        asked = cast(Sequence[Ids], history if several else [history])
-        histories = [self._history_rows(one) for one in asked]
+        several = len(history) > 0 and not isinstance(history[0], str) and isinstance(history[0], Iterable)
+        histories = [self._history_rows(_listed("history", one)) for one in (history if several else [history])]
         frames = []
         for start in range(0, len(histories), _CHUNK):
             padded = pad([torch.from_numpy(rows) for rows in histories[start : start + _CHUNK]])
@@ -265,6 +263,15 @@ class Run:
     @cached_property
     def _sequences(self) -> Sequences:
         return Sequences.of(self._known)
+
+
+def _listed(name: str, ids: Any) -> Any:
+    """Ids as a list, of arrays and Series (of pandas too); None stays. Raises QueryError for what has no order."""
+    if ids is None or isinstance(ids, list):
+        return ids
+    if isinstance(ids, str) or not isinstance(ids, Iterable) or isinstance(ids, Set | Mapping):
+        raise QueryError(name, got=f"{type(ids).__name__} {ids!r}", expected="a list of ids", fix=f"Write [{ids!r}].")
+    return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
 
 
 def pad(histories: Sequence[Int[Tensor, " length"]]) -> Int[Tensor, "batch longest"]:

@@ -150,10 +150,15 @@ def validation(split: Split, config: TrainConfig) -> Validate | None:
     if len(split.valid) == 0:
         return None
     holdout = split.validation()
-    pool = config.pool if config.pool != "auto" else "cold" if split.cold_split else "all"
+    pool = config.pool if config.pool != "auto" else "cold" if validates_cold(split) else "all"
     return lambda model: validation_score(
         model.scorer(holdout.catalog), holdout, metric=config.metric, mask=config.mask, pool=pool
     )
+
+
+def validates_cold(split: Split) -> bool:
+    """Whether the split holds out whole items, and its validation part has some of them."""
+    return split.cold_split and bool((split.train.item_degree == 0)[split.valid.item].any())
 
 
 def load_model(run: RunFolder, data: TrainData) -> Recommender[Any]:
@@ -173,7 +178,7 @@ def load_model(run: RunFolder, data: TrainData) -> Recommender[Any]:
 
 def _calibrated(model: Recommender[Any], split: Split, config: TrainConfig, result: TrainResult) -> TrainResult:
     """The result with the calibration of cold items, where the split has any."""
-    if config.calibration == "none" or not split.cold_split or len(split.valid) == 0:
+    if config.calibration == "none" or not validates_cold(split):
         return result
     holdout = split.validation()
     with torch.no_grad():

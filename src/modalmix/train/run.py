@@ -21,7 +21,7 @@ import torch
 
 from modalmix.data.split import Split, TrainData
 from modalmix.errors import RunError
-from modalmix.files import atomic, read_json, sha256_values, write_json
+from modalmix.files import atomic, read_json, sha256_file, sha256_values, write_json
 from modalmix.models.contract import ModelConfig, ModelType, find_model
 from modalmix.train.record import data_identity, describe, identity_of, now, shortened, versions
 from modalmix.train.settings import TrainConfig
@@ -128,8 +128,13 @@ class RunFolder:
 
     @property
     def model_type(self) -> ModelType:
-        """The model's class and settings class. Raises ModelError when it is not there any more."""
-        return find_model(self.record["model"]["name"])
+        """The model's class and settings class.
+
+        Raises ModelError when it is not there any more, RunError when its file was changed after the training.
+        """
+        record = self.record
+        self._check_model_file(record["model"]["name"], record["identity"].get("model file"))
+        return find_model(record["model"]["name"])
 
     @property
     def model_config(self) -> ModelConfig:
@@ -201,6 +206,19 @@ class RunFolder:
             raise RunError(f"another process is training in {self.path}", fix="Wait for it, or stop it.") from error
         finally:
             os.close(handle)
+
+    def _check_model_file(self, name: str, expected: str | None) -> None:
+        """A model of modalmix has no hash of its own; of a file that is gone `find_model` tells."""
+        if expected is None or not Path(name).is_file():
+            return
+        found = sha256_file(name)
+        if found != expected:
+            raise RunError(
+                f"model file {name} was changed after the run in {self.path} was trained",
+                got=shortened(found),
+                expected=shortened(expected),
+                fix="Restore the file, or train again in another folder.",
+            )
 
     def _check_same(self, identity: Mapping[str, Any]) -> None:
         there = self.record["identity"]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -73,7 +73,13 @@ def with_features(dataset: Dataset, config: DataConfig) -> Dataset:
                 fix="Encode it from raw content with features=raw, or add a feature file.",
             )
         catalog = catalog.select(config.modalities)
-    return replace(dataset, catalog=catalog, reading=config.model_dump(mode="json"))
+    return replace(dataset, catalog=catalog, reading=_recorded(config))
+
+
+def _recorded(config: DataConfig) -> dict[str, Any]:
+    """The settings as another working folder can use them. Links stay: what they point to may have another suffix."""
+    files = {name: path.absolute() for name, path in config.reader.modality_files.items()}
+    return config.merge({"reader": {"modality_files": files}}).model_dump(mode="json")
 
 
 def encode_catalog(dataset: Dataset, config: DataConfig) -> dict[str, Modality]:

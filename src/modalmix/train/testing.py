@@ -15,10 +15,13 @@ _EVALUATION, _PER_USER = "evaluation", "per_user.parquet"
 
 
 def with_pools(config: EvaluateConfig, split: Split) -> EvaluateConfig:
-    """The same settings with all three pools where the split has cold items and none were chosen."""
-    if split.cold_split and not config.pools:
-        return config.replace(pools=POOLS_OF_A_COLD_SPLIT)
-    return config
+    """The same settings with all three pools where the split has cold items and none were chosen; less the cold or the
+    warm one where nobody has anything to find in it (the MAMEX paper holds out no event of a warm item)."""
+    if not split.cold_split or config.pools:
+        return config
+    cold = (split.train.item_degree == 0)[split.test.item]
+    empty = "warm" if cold.all() else None if cold.any() else "cold"
+    return config.replace(pools=tuple(pool for pool in POOLS_OF_A_COLD_SPLIT if pool != empty))
 
 
 def evaluate_test(scorer: Scorer, split: Split, config: EvaluateConfig, folder: RunFolder | None) -> Evaluation:

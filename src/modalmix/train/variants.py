@@ -119,12 +119,14 @@ def _named(kind: ModelType, dataset: Dataset, name: str) -> Variant:
 
 def _checked(variant: Variant, config: ModelConfig, dataset: Dataset) -> Variant:
     """The variant, if it fits and changes something. Raises ConfigError, DataError."""
-    same = variant.settings(config) == config
+    unused = not variant.perturbation and variant.name not in config.useful_ablations()
+    same = unused or variant.settings(config) == config
     if variant.perturbation == "without":
         perturb.without(dataset, variant.modality)  # an error when it is the only one
     alone = variant.perturbation == "only" and len(dataset.catalog.modalities) == 1
     if (same and not variant.perturbation) or alone:
-        reason = f"'{variant.modality}' is the only modality" if alone else "the settings are so already"
+        reason = "these settings do not use it" if unused else "the settings are so already"
+        reason = f"'{variant.modality}' is the only modality" if alone else reason
         raise ConfigError(f"variant '{variant.name}' changes nothing: {reason}")
     return variant
 

@@ -70,14 +70,20 @@ def test_the_bias_of_one_score_is_no_nan(weight: float) -> None:
 
 
 def test_recall_by_hand() -> None:
-    """Lists of 20 of 30 items. User 0 finds one of two, user 1 both of its one and so on: (1/2 + 1) / 2."""
-    scores = -torch.arange(30.0).repeat(2, 1)  # item 0 is the best
-    positives = sp.csr_matrix(([1.0, 1.0, 1.0], ([0, 0, 1], [19, 20, 0])), shape=(2, 30))
+    """Lists of 20 of 90 items. User 0 finds one of two, user 1 its only one: (1/2 + 1) / 2."""
+    scores = -torch.arange(90.0).repeat(2, 1)  # item 0 is the best
+    positives = sp.csr_matrix(([1.0, 1.0, 1.0], ([0, 0, 1], [19, 20, 0])), shape=(2, 90))
     assert recall(scores.clone(), positives) == pytest.approx(0.75)
-    seen = sp.csr_matrix(([1.0], ([0], [3])), shape=(2, 30))
+    seen = sp.csr_matrix(([1.0], ([0], [3])), shape=(2, 90))
     assert recall(scores.clone(), positives, seen) == pytest.approx(1.0), "item 20 moves up"
-    few = sp.csr_matrix(([1.0], ([0], [2])), shape=(1, 3))
-    assert recall(torch.zeros(1, 3), few) == 1.0, "fewer items than the list is long"
+
+
+def test_lists_of_few_items_are_the_best_third_so_that_they_still_choose() -> None:
+    of_last = sp.csr_matrix(([1.0], ([0], [9])), shape=(1, 12))
+    ranks = torch.arange(12.0).unsqueeze(0)
+    assert recall(ranks.clone(), of_last) == 1.0, "items 8 to 11 are listed"
+    assert recall(-ranks, of_last) == 0.0
+    assert recall(torch.tensor([[3.0, 2.0, 1.0]]), sp.csr_matrix(([1.0], ([0], [0])), shape=(1, 3))) == 1.0
 
 
 def test_folds_go_by_id() -> None:

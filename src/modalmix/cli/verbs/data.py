@@ -8,14 +8,13 @@ from typing import Annotated
 import tyro
 
 from modalmix.cli.options import parse
-from modalmix.cli.show import console, facts_table, notice, print_json
+from modalmix.cli.show import console, facts_table, notice, print_json, show_examination
 from modalmix.config import Config
 from modalmix.data import (
     ReadConfig,
     SplitConfig,
     describe,
     description_table,
-    examination_table,
     examine,
     leak_report,
     make_split,
@@ -108,7 +107,7 @@ def _validate(arguments: Sequence[str]) -> int:
     if options.json_:
         print_json(report.to_dict())
     else:
-        console.print(examination_table(report))
+        show_examination(report)
     return 1 if report.problems else 0
 
 

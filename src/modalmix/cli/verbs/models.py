@@ -47,5 +47,5 @@ def _show(name: str, as_json: bool) -> int:
     table = Table("setting", "default", "meaning", title=f"{name}: presets default, {', '.join(config.presets) or '-'}")
     for key, value in fields.items():
         table.add_row(key, str(value["default"]), str(value["help"]))
-    Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout, markup=False, emoji=False).print(table)
     return 0

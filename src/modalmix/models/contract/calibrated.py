@@ -41,6 +41,7 @@ def calibrate(scorer: Scorer, warm: Bool[Tensor, " items"], calibration: Calibra
             scorer.items * factor.unsqueeze(1).to(scorer.items.dtype),
             (bias * factor + cold * calibration.offset).to(scorer.items.dtype),
             without_content=scorer.without_content,
+            of_history=scorer.of_history,
         )
     if isinstance(scorer, HistoryScorer):  # before PairScorer: who asks it must still see that it reads histories
         cold = ~torch.nn.functional.pad(warm, (0, scorer.n_items - len(warm)))

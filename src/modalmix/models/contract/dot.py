@@ -1,5 +1,6 @@
 """The scorer of every model whose score is an inner product; an index can serve it."""
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -14,8 +15,9 @@ from modalmix.models.contract.query import Query
 class DotScorer:
     """Score = <user vector, item vector> + item bias.
 
-    A history is folded in: its vector is the mean of the item vectors, scaled to the mean length of the known users'
-    vectors. An approximation: the model has learnt vectors for known users only.
+    A history is folded in by `of_history`, where a model knows how. Else its vector is the mean of the item vectors,
+    scaled to the mean length of the known users' vectors: an approximation, for the model has learnt vectors for known
+    users only.
     """
 
     def __init__(
@@ -25,12 +27,13 @@ class DotScorer:
         item_bias: Float[Tensor, " items"] | None = None,
         *,
         without_content: Bool[Tensor, " items"] | None = None,
+        of_history: Callable[[Int[Tensor, "batch length"]], Float[Tensor, "batch dim"]] | None = None,
     ) -> None:
         """`without_content` flags the items that a content model has nothing to go by for; None for other models."""
         self.users = users.detach().contiguous()
         self.items = items.detach().contiguous()
         self.item_bias = None if item_bias is None else item_bias.detach()
-        self.without_content = without_content
+        self.without_content, self.of_history = without_content, of_history
         self._items_transposed = self.items.T.contiguous()
         self._scale = self.users.norm(dim=1).mean() if len(users) else users.new_ones(())
 
@@ -38,7 +41,8 @@ class DotScorer:
         """The query's side of the inner product."""
         if query.users is not None:
             return self.users[query.users]
-        return self._fold_in(query.history)  # type: ignore[arg-type]
+        assert query.history is not None
+        return (self.of_history or self._fold_in)(query.history)
 
     def __call__(self, query: Query, out: Float[Tensor, "batch items"] | None = None) -> Float[Tensor, "batch items"]:
         """Scores of all items; written into `out` where given, so that a caller can reuse one buffer."""

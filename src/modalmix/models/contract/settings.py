@@ -19,6 +19,10 @@ class ModelConfig(Config):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    def useful_ablations(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those that take something out of a model of these settings: all, unless a model says otherwise."""
+        return self.ablations
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """The settings of a preset ("default" always exists). Raises ModelError for an unknown name."""

@@ -16,7 +16,7 @@ from modalmix.data.interactions import Interactions
 from modalmix.nn.als import als_factors
 
 _HELD_OUT, _LEAST_EVENTS = 0.1, 5
-_USERS, _LIST = 1_000, 20  # users that decide, and the length of their lists
+_USERS, _LIST = 1_000, 20  # users that decide, and the length of their lists, at most a third of the candidates
 _POPULARITIES = (0.0, 0.1, 0.3, 1.0)  # weights to choose from
 _SCALED_BY = 2_000  # users whose scores say how much a weight of popularity is
 
@@ -119,10 +119,15 @@ def popularity_bias(
 
 
 def recall(scores: Float[Tensor, "users items"], positives: sp.csr_matrix, seen: sp.csr_matrix | None = None) -> float:
-    """Share of the positives among each user's 20 best unseen items, mean over users. Changes `scores`."""
+    """Share of the positives among each user's 20 best unseen items, mean over users. Changes `scores`.
+
+    Of fewer than 60 items the best third: a list of all of them would say nothing.
+    """
     if seen is not None:
         row, column = seen.nonzero()
         scores[torch.from_numpy(row.astype(np.int64)), torch.from_numpy(column.astype(np.int64))] = -torch.inf
-    best = scores.topk(min(_LIST, scores.shape[1]), dim=1).indices.numpy().copy()  # SciPy indexes with its own memory
+    best = (
+        scores.topk(max(1, min(_LIST, scores.shape[1] // 3)), dim=1).indices.numpy().copy()
+    )  # SciPy indexes with its own memory
     hits = np.asarray(positives[np.arange(len(best))[:, None], best].sum(axis=1)).ravel()
     return float((hits / positives.getnnz(axis=1)).mean())
