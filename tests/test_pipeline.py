@@ -95,6 +95,17 @@ def test_evaluation_of_a_random_split_ranks_all_items(frames: tuple[pl.DataFrame
     assert set(modalmix.evaluate(run, ks=(5,)).pools) == {"all"}
 
 
+def test_matrices_need_a_frame_of_items_and_heed_its_has_column(
+    frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray],
+) -> None:
+    frame, items, features = frames
+    with pytest.raises(DataError, match="rows of features 'look' belong to no known items.*Give items="):
+        modalmix.load_data(frame, features={"look": features})
+    has = np.arange(len(items)) % 2 == 0
+    data = modalmix.load_data(frame, items=items.with_columns(has_look=has), features={"look": features})
+    assert data.catalog.modality("look").present.tolist() == has.tolist()
+
+
 def test_settings_win_over_those_of_an_object(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:
     run = modalmix.fit(modalmix.load_data(frames[0]), "popularity", split=SplitConfig(kind="random", seed=7))
     assert (run.split.kind, run.split.settings["seed"]) == ("random", 7)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from modalmix.config import Config
-from modalmix.data import Dataset, Modality, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
+from modalmix.data import Dataset, ReadConfig, Split, SplitConfig, from_frames, make_split, read_split
 from modalmix.data.catalog import Catalog
+from modalmix.data.features import modality_from
 from modalmix.errors import ConfigError, DataError, RunError
 from modalmix.evaluation import (
     EvaluateConfig,
@@ -87,7 +88,12 @@ def load_data(
         if isinstance(source, str | Path)
         else from_frames(source, items, reading)
     )
-    added = {name: Modality.from_matrix(name, np.asarray(matrix)) for name, matrix in given.items()}
+    if given and items is None and not isinstance(source, str | Path):
+        raise DataError(
+            f"the rows of features '{next(iter(given))}' belong to no known items",
+            fix="Give items=, a frame with one row an item in the order of those rows.",
+        )
+    added = {name: modality_from(name, np.asarray(matrix), dataset.catalog) for name, matrix in given.items()}
     whole = replace(dataset, catalog=Catalog(dataset.catalog.items, added, dataset.catalog.table))
     return with_features(whole, config)
 

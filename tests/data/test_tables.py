@@ -27,6 +27,18 @@ def test_the_same_table_in_every_format(tmp_path, name, content):
     assert read_table(tmp_path / "x.parquet").equals(expected)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.csv.gz"])
+def test_brackets_and_stars_in_a_path_are_letters(tmp_path, name):
+    path = tmp_path / "shop [new] *" / name
+    path.parent.mkdir()
+    table = pl.DataFrame({"user": [1], "item": [2]})
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(b"user,item\n1,2\n", mtime=0))
+    else:
+        {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}[name[2:]](path)
+    assert read_table(path).equals(table)
+
+
 def test_text_becomes_numbers_only_without_loss(tmp_path):
     (tmp_path / "x.csv").write_text("id,zeros,mixed,share,flag,none\n1,007,1,1.5,true,\n-2,8,a,2,False,\n")
     table = read_table(tmp_path / "x.csv")

@@ -159,8 +159,10 @@ def test_directions_that_rows_do_not_span_have_no_place() -> None:
     assert int((profile.basis.norm(dim=0) > 0).sum()) == 9
 
 
-def test_evidence_holds_no_vector_a_pair() -> None:
+def test_evidence_holds_few_vectors_of_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said, largest = torch.randn(50, 3, 4, 32), 0
+    whole = evidence(said, torch.ones(50, 3, dtype=torch.bool))
+    monkeypatch.setattr("modalmix.nn.evidence._AT_ONCE", 7 * 66 * 32)  # seven rows of pairs
 
     class Sizes(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -170,5 +172,6 @@ def test_evidence_holds_no_vector_a_pair() -> None:
             return out
 
     with Sizes():
-        evidence(said, torch.ones(50, 3, dtype=torch.bool))
-    assert largest <= said.numel()
+        found = evidence(said, torch.ones(50, 3, dtype=torch.bool))
+    assert largest == said.numel()
+    assert torch.equal(found, whole)

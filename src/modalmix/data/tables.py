@@ -34,9 +34,10 @@ def read_table(
     suffix, is_id = _suffix(path), is_id or Columns().is_id
     try:
         if suffix == ".parquet":
-            table = pl.read_parquet(path)
+            table = pl.read_parquet(path, glob=False)  # a folder may be named 'shop [new]'
         elif suffix in JSON_LINES:
-            table = pl.read_ndjson(path, infer_schema_length=None)
+            with path.open("rb") as file:
+                table = pl.read_ndjson(file, infer_schema_length=None)
         else:
             table = read_text_table(path, SEPARATORS[suffix], None if suffix in ATOMIC else '"', as_text, is_id)
     except (pl.exceptions.PolarsError, UnicodeError, OSError, ValueError) as error:
@@ -55,7 +56,7 @@ def read_text_table(
 ) -> pl.DataFrame:
     """A separated text file with a header, typed as `read_table` says. Raises polars errors."""
     # everything as text first: a guess from the first rows would turn '007' into 7 and fail further down
-    text = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote)
+    text = pl.read_csv(path, separator=separator, infer_schema=False, quote_char=quote, glob=False)
     return text.select(
         column if column.name in as_text else as_integers(column) if is_id(column.name) else as_number(column)
         for column in text.iter_columns()

@@ -10,6 +10,7 @@ from modalmix.nn.dropout import FastDropout
 from modalmix.nn.ridge import best_strength, draw_landmarks, fit_ridge, rbf
 
 _TINY = 1e-6
+_AT_ONCE = 1 << 24  # products of numbers that are held at once
 
 
 def widths(experts: int) -> list[float]:
@@ -75,7 +76,9 @@ def evidence(
     length = flat.norm(dim=2)
     one, other = torch.triu_indices(flat.shape[1], flat.shape[1], offset=1, device=said.device)
     unit = flat / (length.unsqueeze(2) + _TINY)
-    agreement = (unit @ unit.transpose(1, 2))[:, one, other]  # [rows, pairs, dim] would be as large as many copies
+    rows = max(1, _AT_ONCE // max(1, len(one) * unit.shape[2]))
+    blocks = [(part[:, one] * part[:, other]).sum(dim=2) for part in unit.split(rows)]
+    agreement = torch.cat(blocks)
     return torch.cat([length, agreement, present.to(said.dtype)], dim=1)
 
 

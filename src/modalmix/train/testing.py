@@ -45,7 +45,7 @@ def read_test(folder: RunFolder, split: Split, config: EvaluateConfig) -> pl.Dat
     """
     try:
         kept = read_json(folder.path / f"{_EVALUATION}.json")["config"]
-        values = pl.read_parquet(folder.path / _PER_USER)
+        values = pl.read_parquet(folder.path / _PER_USER, glob=False)
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pl.exceptions.PolarsError):
         return None
     return values if kept == with_pools(config, split).model_dump(mode="json") else None
