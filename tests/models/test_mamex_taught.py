@@ -329,6 +329,22 @@ class TestShapes:
             prepared(content_shop(), teacher={"reg": 1e9}, teacher_regs=())
 
 
+class TestModalityDropout:
+    @pytest.mark.parametrize("missing", ["zero", "mask"])
+    def test_what_is_hidden_says_nothing(
+        self, content_shop: Shop, missing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Hiding the first modality in training is an item that lacks it."""
+        of = prepared(content_shop(), missing=missing, modality_dropout=0.5)
+        has = of.train_content.present[:5]
+        without = has & torch.tensor([False, True])
+        lacking = of.weigh(of.said[:5] * without[:, :, None, None], without)
+        monkeypatch.setattr("modalmix.models.mamex.drop_modalities", lambda has, share: without)
+        hidden = of.train().weigh(of.said[:5], has)
+        torch.testing.assert_close(hidden.vectors, lacking.vectors)
+        assert not torch.allclose(of.eval().weigh(of.said[:5], has).vectors, hidden.vectors)
+
+
 class TestHistories:
     def test_somebody_new_is_what_a_known_user_with_these_items_is(self, content_shop: Shop) -> None:
         """A half step of ALS beside the mean place."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modalmix.nn.encoding import auxiliary_terms, fuse_modalities
+from modalmix.nn.encoding import Encoding, auxiliary_terms, fuse_modalities
 from modalmix.nn.experts import Mixture
 
 PARTS = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[4.0, 4.0], [8.0, 8.0]], [[5.0, 5.0], [5.0, 5.0]]])
@@ -46,3 +46,15 @@ def test_terms_are_weighted_and_those_of_weight_zero_left_out() -> None:
         "load/text",
     ]
     assert auxiliary_terms(found, ("image", "text"), align=0.0, balance=0.0, load=0.0, fusion=0.0) == {}
+
+
+def test_balance_is_that_of_the_items_that_have_the_modality() -> None:
+    """Two of three rows have it, even together; the third would tip the mean."""
+    logits = torch.tensor([[3.0, 0.0], [0.0, 3.0], [9.0, 0.0]])
+    mixture = Mixture(torch.zeros(3, 4), logits, logits.softmax(dim=1))
+    present = torch.tensor([[True], [True], [False]])
+    one = torch.zeros(3, 1)
+    encoding = Encoding(torch.zeros(3, 4), torch.zeros(()), [mixture], one, one, present)
+    terms = auxiliary_terms(encoding, ["image"], align=0.0, balance=1.0, load=1.0, fusion=0.0)
+    assert terms["balance/image"].item() == pytest.approx(0.0, abs=1e-6)
+    assert terms["load/image"].item() == pytest.approx(1.0)
