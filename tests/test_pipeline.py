@@ -15,6 +15,8 @@ from modalmix.data.shop import ShopConfig, plant
 from modalmix.errors import ConfigError, DataError, ModelError, RunError
 from modalmix.evaluation import EvaluateConfig
 from modalmix.models.contract import Calibration, Query
+from modalmix.models.itemknn import ItemKNNConfig
+from modalmix.pipeline import RunConfig, train_run
 
 SMALL = {"epochs": 2, "dim": 8, "batch_size": 128}
 
@@ -126,6 +128,17 @@ def test_a_cold_split_without_warm_events_is_evaluated_in_the_pools_there_are(
     split = SplitConfig.parse({"kind": "cold-item", "warm_valid": 0.0, "warm_test": 0.0})
     run = modalmix.fit(modalmix.load_data(frames[0]), "popularity", split=split)
     assert set(modalmix.evaluate(run, ks=(5,)).pools) == {"cold", "all"}
+
+
+def test_a_run_without_settings_has_those_of_its_preset(
+    frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray], tmp_path: Path
+) -> None:
+    frames[0].write_csv(tmp_path / "interactions.csv")
+    config = RunConfig(model="itemknn", split=SplitConfig(kind="random"))
+    assert train_run(tmp_path, config).model.config == ItemKNNConfig()
+    given = config.replace(settings=ItemKNNConfig(neighbors=3))
+    assert train_run(tmp_path, given).model.config == ItemKNNConfig(neighbors=3)
+    assert given.replace(preset="paper").settings == ItemKNNConfig(neighbors=3)
 
 
 def test_mistakes_are_our_errors(frames: tuple[pl.DataFrame, pl.DataFrame, np.ndarray]) -> None:

@@ -38,7 +38,7 @@ class Config(pydantic.BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with some changed, validated again. Raises ConfigError."""
-        return self.parse({**self.model_dump(), **changes})
+        return self.parse({**dict(self), **changes})  # a dump would know nested settings by their declared class alone
 
     def merge(self, changes: Mapping[str, Any]) -> Self:
         """As `replace`, but a mapping for nested settings changes what it names and leaves the rest of them."""

@@ -46,9 +46,9 @@ class RunConfig(Config):
     model: str = "mamex"
     """Name of a model, or the path of a file with one."""
     preset: str = "default"
-    """Named settings of the model; settings given by name win over it."""
+    """Named settings of the model."""
     settings: ModelConfig = ModelConfig()
-    """Settings of the model."""
+    """Settings of the model, all of them; those of `preset` where there are none."""
     train: TrainConfig = TrainConfig()
     """Device, validation metric, checkpoints."""
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -146,7 +146,8 @@ def train_run(source: Path | str, config: RunConfig, folder: Path | str | None =
     dataset = open_dataset(source, config.data)
     split = make_split(dataset, config.split)
     found = find_model(config.model)
-    return _run(fit_model(found, split, config.settings, config.train, folder, _record(split)), split)
+    settings = found.config.preset(config.preset) if type(config.settings) is ModelConfig else config.settings
+    return _run(fit_model(found, split, settings, config.train, folder, _record(split)), split)
 
 
 def evaluate(run: Run, config: EvaluateConfig | None = None, **settings: Any) -> Evaluation:
