@@ -47,6 +47,16 @@ def test_it_is_the_published_network_with_its_imagenet_weights(
     assert encoded.provenance["weights"].startswith("57934424")  # the file's name holds its hash
 
 
+def test_its_identity_names_all_that_a_vector_depends_on(encoder: EfficientNetLite) -> None:
+    found = dict(encoder.identity)
+    assert len(found.pop("weights")) == 64
+    assert found == {
+        "pooling": "mean of the last feature map",
+        "normalisation": "none",
+        "preprocessing": "RGB, whole picture to 224x224 bilinear, ImageNet mean and std",
+    }
+
+
 def test_a_row_does_not_depend_on_its_batch(encoder: EfficientNetLite, pictures: list[Path]) -> None:
     decoded = [encoder.decode(path.read_bytes()) for path in pictures]
     together = encoder.vectors(decoded)

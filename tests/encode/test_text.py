@@ -71,6 +71,14 @@ def test_a_long_text_is_cut_to_what_the_model_reads(tiny: dict[str, Path]) -> No
     np.testing.assert_allclose(encoded.features[0], encoded.features[1], atol=1e-6)
 
 
+def test_the_cache_tells_lengths_apart(tiny: dict[str, Path]) -> None:
+    whole, cut = (encode_text(["a b c d e f g"], encoder=f"hf:{tiny['bert']}", max_length=n) for n in (16, 4))
+    assert (whole.provenance["max_length"], cut.provenance["max_length"]) == (16, 4)
+    assert not np.allclose(whole.features, cut.features)
+    again = encode_text(["a b c d e f g"], encoder=f"hf:{tiny['bert']}", max_length=16)
+    np.testing.assert_array_equal(again.features, whole.features)
+
+
 def test_an_unknown_encoder_or_setting_is_an_error() -> None:
     with pytest.raises(EncodeError, match=r"text encoder 'minilmm'. Did you mean 'minilm'\?"):
         encode_text(["a"], encoder="minilmm")
