@@ -32,6 +32,7 @@ def record(fitted: Fitted, dataset: Dataset, split: Split, train: TrainConfig, c
         "epochs": result.epochs,
         "stopped": result.stopped,
         "validation": result.best_score,
+        "prior_factor": result.prior_factor,
         "epoch_cpu_s": round(float(np.median([row["cpu_seconds"] for row in history])), 2) if history else None,
         "peak_memory": result.peak_memory,
         "split_sha256": split.sha256,

@@ -104,8 +104,10 @@ def last_states(built: Cammsr) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def check_scores(built: Cammsr) -> None:
-    """A score is the sum over modalities of <z at the last item, e without position>."""
+    """A score is the sum over modalities of <z at the last item, e without position>, and the prior."""
     scores = built.scorer(built.train_catalog)(Query(history=HISTORY))
+    assert built.counted.trust.any()
+    scores = scores - built.counted.of(HISTORY)
     outputs = built.items(built.train_catalog).outputs.split(8, dim=1)
     expected = torch.stack([z @ e.T for z, e in zip(last_states(built), outputs, strict=True)]).sum(dim=0)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)

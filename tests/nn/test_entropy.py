@@ -1,6 +1,7 @@
 """Entropies against numbers worked by hand, the trigger on synthetic traces, the weights by epoch."""
 
 import math
+import re
 import warnings
 
 import pytest
@@ -316,3 +317,12 @@ class TestEpoch:
                 schedule.conclude(single, 0.0, ("one", "other"))
             told.append([str(one.message)[:7] for one in caught])
         assert told == [[], [], ["epoch 3"], [], [], []]
+
+    @pytest.mark.parametrize(("cover", "said"), [(0.1, "back to full weight (0.1)"), (0.0, "nothing balances them")])
+    def test_a_collapse_says_what_becomes_of_the_balance(self, cover: float, said: str) -> None:
+        schedule = EntropySchedule(Trigger("epoch:1", window=1), cover, 0.05, RAMP)
+        schedule.start(1)
+        schedule.conclude(torch.tensor([0.5, 0.5]), 0.9, ("one", "other"))
+        schedule.start(2)
+        with pytest.warns(UserWarning, match=re.escape(said)):
+            schedule.conclude(torch.tensor([1.0, 0.0]), 0.0, ("one", "other"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ import torch
 from modalmix.data.split import Holdout, Split
 from modalmix.data.splitters import SplitConfig, make_split
 from modalmix.errors import ConfigError, ModelError, RunError
-from modalmix.evaluation import fit_calibration, validation_score
-from modalmix.models.contract import Calibration, ModelType, Query
+from modalmix.evaluation import fit_calibration, fit_prior, validation_score
+from modalmix.models.contract import Calibration, ModelType, Query, SequentialScorer, find_model
 from modalmix.train import RunFolder, TrainConfig, fit, load_model
 from modalmix.train.fit import recorded, validation
 
@@ -233,4 +233,41 @@ class TestCalibration:
         assert fitted.result.calibration != Calibration()
         assert again.result.calibration == recorded(RunFolder.open(tmp_path / "run")).calibration
         assert again.result.calibration == fitted.result.calibration
+        assert torch.equal(all_scores(again), all_scores(fitted))
+
+
+class TestPrior:
+    """A sequential model with counted transitions beside it: validation says how far they are trusted."""
+
+    SMALL: ClassVar = {"dim": 4, "hidden": 4, "layers": 1, "length": 5, "epochs": 2, "prior": "transitions"}
+
+    @pytest.fixture
+    def walks(self, split: Split) -> Split:
+        events = split.dataset.interactions
+        in_order = replace(events, time=np.arange(len(events), dtype=np.int64))
+        dataset = replace(split.dataset, interactions=in_order)
+        return sealed(make_split(dataset, SplitConfig(kind="leave-last-two-out")))
+
+    def test_it_is_fitted_on_validation_with_what_selects(self, walks: Split, quiet: TrainConfig) -> None:
+        how = quiet.replace(metric="ndcg@10", mask="none")
+        fitted = fit("sasrec", walks, find_model("sasrec").config.parse(self.SMALL), how)
+        scorer, holdout = fitted.model.scorer(walks.dataset.catalog), walks.validation()
+        assert isinstance(scorer, SequentialScorer)
+        factor = fitted.result.prior_factor
+        assert factor == fit_prior(scorer, holdout, "ndcg@10", "none") != 1.0
+        torch.testing.assert_close(all_scores(fitted), scorer.trusting(factor)(Query(users=torch.arange(30))))
+        assert fitted.result.best_score == validation_score(scorer, holdout, "ndcg@10", "none")
+
+    def test_there_is_none_to_fit(self, walks: Split, quiet: TrainConfig) -> None:
+        config = find_model("sasrec").config
+        assert fit("sasrec", walks, config.parse(self.SMALL | {"prior": "none"}), quiet).result.prior_factor == 1.0
+        left = fit("sasrec", walks, config.parse(self.SMALL), quiet.replace(calibration="none"))
+        assert left.result.prior_factor == 1.0
+        assert fit("transitions", walks, None, quiet).result.prior_factor == 1.0
+
+    def test_a_finished_run_keeps_it(self, tmp_path: Path, walks: Split, quiet: TrainConfig) -> None:
+        config = find_model("sasrec").config.parse(self.SMALL)
+        fitted = fit("sasrec", walks, config, quiet, tmp_path / "run")
+        again = fit("sasrec", walks, config, quiet, tmp_path / "run")
+        assert again.result.prior_factor == fitted.result.prior_factor != 1.0
         assert torch.equal(all_scores(again), all_scores(fitted))

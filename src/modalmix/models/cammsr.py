@@ -1,10 +1,11 @@
 """CAMMSR: category-guided attentive experts over modality sequences (Xu et al., ICDE 2026, arXiv 2603.04320).
 
 e_m = W_m x_m + b_m + p_l (ids: a table), p one position table for all;  e~_m = e_m + w_m e^_m, e^ = CAMoE(e)
-z^m = Transformer_m(Dropout(DyT_m(e~_m)));  s(u,i) = sum_m <z^m at the last item, e_m of i without position>
+z^m = Transformer_m(Dropout(DyT_m(e~_m)));  s(u,i) = t phi(u,i) + sum_m <z^m at the last item, e_m of i without place>
 w_m: how well a linear head on e_m knows the item's categories, averaging 1 over the modalities an item has.
 L = L_next + mu L_cat + lambda L_swap: next item, the heads, and the contrast of sequences that swap elements between
-two modalities. What the public text leaves open is ours: docs/models/cammsr.md.
+two modalities. phi counts what came after the items of a history and has no part in training; how far it is trusted,
+t, validation says. What the public text leaves open is ours: docs/models/cammsr.md.
 """
 
 import warnings
@@ -38,6 +39,8 @@ class CammsrConfig(StreamConfig):
     epochs: int = Field(8, ge=1)
     """Most epochs: those over which the learning rate falls. It learns faster than the others: with 12 it is as good
     where nothing is masked, and worse where what was met is (docs/models/cammsr.md)."""
+    prior: Literal["none", "transitions"] = "transitions"
+    """What is added to the scores of the trained model: nothing, or what came after the history's items, counted."""
     experts: int = Field(4, ge=0)
     """Experts of the mixture; 0 leaves it out."""
     expert_hidden: int = Field(0, ge=0)
@@ -68,13 +71,17 @@ class CammsrConfig(StreamConfig):
     map_std: float = Field(0.0, ge=0)
     """Standard deviation of the linear maps at the start, biases 0; 0 leaves it to their width."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**StreamConfig.presets["paper"], "map_std": 0.02}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {**StreamConfig.presets["paper"], "prior": "none", "map_std": 0.02},
+        "no-prior": {"prior": "none"},
+    }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-category-guidance": {"category_weighting": "none"},
         "no-swap": {"swap": 0.0},
         "no-experts": {"experts": 0},
         "layer-norm": {"input_norm": "layer"},
         "random-ids": {"id_init": "normal"},
+        "no-prior": {"prior": "none"},
     }
 
     @model_validator(mode="after")

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.split import Split, TrainData
-from modalmix.evaluation import fit_calibration, parse_metric, validation_score
+from modalmix.evaluation import PoolName, fit_calibration, fit_prior, parse_metric, validation_score
 from modalmix.models.contract import (
+    Calibration,
     ClosedFormRecommender,
     GradientRecommender,
     ModelConfig,
     ModelType,
     Recommender,
     Scorer,
+    SequentialScorer,
     calibrate,
     find_model,
 )
@@ -150,10 +152,17 @@ def validation(split: Split, config: TrainConfig) -> Validate | None:
     if len(split.valid) == 0:
         return None
     holdout = split.validation()
-    pool = config.pool if config.pool != "auto" else "cold" if validates_cold(split) else "all"
+    pool = selection_pool(split, config)
     return lambda model: validation_score(
         model.scorer(holdout.catalog), holdout, metric=config.metric, mask=config.mask, pool=pool
     )
+
+
+def selection_pool(split: Split, config: TrainConfig) -> PoolName:
+    """The candidates of validation."""
+    if config.pool != "auto":
+        return config.pool
+    return "cold" if validates_cold(split) else "all"
 
 
 def validates_cold(split: Split) -> bool:
@@ -177,14 +186,20 @@ def load_model(run: RunFolder, data: TrainData) -> Recommender[Any]:
 
 
 def _calibrated(model: Recommender[Any], split: Split, config: TrainConfig, result: TrainResult) -> TrainResult:
-    """The result with the calibration of cold items, where the split has any."""
-    if config.calibration == "none" or not validates_cold(split):
+    """The result with what validation says of a prior, and of cold items where the split has any."""
+    cold = validates_cold(split)
+    if config.calibration == "none" or len(split.valid) == 0:
         return result
     holdout = split.validation()
     with torch.no_grad():
         scorer = model.eval().scorer(holdout.catalog)
-    found = fit_calibration(scorer, holdout, config.calibration, mask=config.mask)
-    return replace(result, cold_scale=found.scale, cold_offset=found.offset)
+    factor = 1.0
+    trained = isinstance(model, GradientRecommender)  # what has only counted is its prior
+    if trained and isinstance(scorer, SequentialScorer) and scorer.prior is not None:
+        factor = fit_prior(scorer, holdout, config.metric, config.mask, selection_pool(split, config))
+        scorer = scorer.trusting(factor)
+    found = fit_calibration(scorer, holdout, config.calibration, mask=config.mask) if cold else Calibration()
+    return replace(result, cold_scale=found.scale, cold_offset=found.offset, prior_factor=factor)
 
 
 def _finish(run: RunFolder, result: TrainResult) -> None:

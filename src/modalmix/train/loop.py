@@ -40,11 +40,12 @@ class TrainResult:
     history: tuple[dict[str, Any], ...] = ()
     cold_scale: float = 1.0
     cold_offset: float = 0.0
+    prior_factor: float = 1.0
 
     @property
     def calibration(self) -> Calibration:
-        """How scores of cold items are calibrated, fitted on validation after training."""
-        return Calibration(self.cold_scale, self.cold_offset)
+        """What was fitted on validation after training: how cold items are calibrated, how far a prior is trusted."""
+        return Calibration(self.cold_scale, self.cold_offset, self.prior_factor)
 
 
 def train(

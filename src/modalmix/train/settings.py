@@ -25,7 +25,8 @@ class TrainConfig(Config):
     pool: Literal["auto", "all", "warm", "cold"] = "auto"
     """Items ranked at validation; auto is cold where the split holds out items whole, else all."""
     calibration: Literal["none", "norm", "offset", "norm-offset"] = "offset"
-    """How the scores of cold items are brought to the scale of the warm ones, on validation, after training."""
+    """How the scores of cold items are brought to the scale of the warm ones, on validation, after training. With any
+    but none a prior of counted transitions is weighed by what validation says, too."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs between checkpoints."""
     deterministic: bool = True

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from modalmix.data import Interactions, Sequences
@@ -11,6 +12,8 @@ from modalmix.models.contract import Query
 from modalmix.models.contract.calibrated import Calibration, calibrate
 from modalmix.models.contract.history import HistoryScorer, SequentialScorer, last_events
 from modalmix.models.contract.retrieval import PairScorer, TwoStep
+from modalmix.models.contract.transitions import TransitionPrior
+from modalmix.nn.transitions import TransitionFilter
 
 ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [-1.0, 3.0]])
 POPULARITY = torch.tensor([3.0, 1.0, 2.0, 0.0])
@@ -147,3 +150,57 @@ def test_calibration_touches_cold_items_only_and_keeps_reading_histories() -> No
     expected[:, 2:] = 0.5 * expected[:, 2:] + 2.0
     torch.testing.assert_close(found(asked), expected)
     assert calibrate(one, warm, Calibration()) is one
+
+
+def with_prior(trust: float = 2.0) -> SequentialScorer:
+    """After item 3 comes item 0, after 0 item 1: W has 1 there. Of earlier items of a history half is heard."""
+    weights = sp.csr_matrix(np.array([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=np.float32))
+    plain = scorer()
+    prior = TransitionPrior(TransitionFilter(weights, 0.5), torch.full((4,), trust))
+    return SequentialScorer(3, plain.known, plain.encode, ITEMS, POPULARITY, transitions=prior)
+
+
+SAID = torch.tensor([[0.5, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # of the histories 3, 0 and 1, 2
+ASKED = Query(history=torch.tensor([[3, 0], [1, 2]]))
+
+
+def test_a_prior_is_added_to_all_scores_and_to_pairs() -> None:
+    one = with_prior()
+    expected = scorer()(ASKED) + 2.0 * SAID
+    torch.testing.assert_close(one(ASKED), expected)
+    candidates = torch.tensor([[0, 3], [1, 2]])
+    torch.testing.assert_close(one.pairs(ASKED, candidates), expected.gather(1, candidates))
+
+
+def test_a_prior_names_candidates_of_its_own() -> None:
+    """Item 1 is last but one by inner products of the history 3, 0, and first with the prior."""
+    one = with_prior(trust=50.0)
+    assert isinstance(one, PairScorer)
+    alone, both = TwoStep(scorer(), candidates=1), TwoStep(one, candidates=1)
+    assert alone.top(ASKED, 1).rows[0].item() != 1
+    assert both.top(ASKED, 1).rows[0].item() == 1
+    torch.testing.assert_close(both.top(ASKED, 1).scores[0, 0], one(ASKED)[0].max())
+
+
+def test_a_prior_is_trusted_as_far_as_told() -> None:
+    one, plain = with_prior(), scorer()(ASKED)
+    torch.testing.assert_close(one.trusting(3.0)(ASKED), plain + 6.0 * SAID)
+    torch.testing.assert_close(one.trusting(0.0)(ASKED), plain)
+    torch.testing.assert_close(one(ASKED), plain + 2.0 * SAID)  # the scorer itself stays as it is
+    without = scorer()
+    assert without.trusting(3.0) is without
+
+
+def test_a_prior_is_calibrated_with_the_scores_of_cold_items() -> None:
+    warm, calibration = torch.tensor([True, False, True, True]), Calibration(scale=0.5, offset=9.0, prior=3.0)
+    expected = scorer()(ASKED) + 6.0 * SAID
+    expected[:, 1] = 0.5 * expected[:, 1] + 9.0
+    torch.testing.assert_close(calibrate(with_prior(), warm, calibration)(ASKED), expected)
+    found = calibrate(with_prior(), torch.ones(4, dtype=torch.bool), Calibration(prior=3.0))(ASKED)
+    torch.testing.assert_close(found, scorer()(ASKED) + 6.0 * SAID)
+
+
+def test_nobody_known_is_answered_by_popularity_with_a_prior_too() -> None:
+    with pytest.warns(UserWarning, match="answered by popularity"):
+        scores = with_prior()(Query(history=torch.tensor([[-1, -1]])))
+    torch.testing.assert_close(scores[0], POPULARITY)

@@ -11,26 +11,34 @@ from torch import Tensor
 
 from modalmix.models.contract.dot import DotScorer
 from modalmix.models.contract.histories import FollowingScorer
-from modalmix.models.contract.history import HistoryScorer
+from modalmix.models.contract.history import HistoryScorer, SequentialScorer
 from modalmix.models.contract.query import Query, Scorer
 from modalmix.models.contract.retrieval import PairScorer
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Score of a cold item = scale x the model's score + offset. Warm items, and the order among cold ones, stay."""
+    """What validation says of a trained model's scores.
+
+    Score of a cold item = scale x the model's score + offset. Warm items, and the order among cold ones, stay. `prior`:
+    what a prior of counted transitions is multiplied by.
+    """
 
     scale: float = 1.0
     offset: float = 0.0
+    prior: float = 1.0
 
 
 def calibrate(scorer: Scorer, warm: Bool[Tensor, " items"], calibration: Calibration) -> Scorer:
-    """The scorer with its cold items calibrated; a DotScorer, a HistoryScorer and a PairScorer stay one.
+    """The scorer with its cold items calibrated; a DotScorer, a HistoryScorer and a PairScorer stay one. What of
+    `calibration` says nothing about this scorer is left out.
 
     `warm` may be shorter than the scorer's catalogue: items below are new, hence cold. A DotScorer folds a history in
     by the items it has, so that a scale changes what a cold item in a history weighs; an offset does not.
     """
-    if calibration == Calibration():
+    if isinstance(scorer, SequentialScorer) and calibration.prior != 1:
+        scorer = scorer.trusting(calibration.prior)
+    if (calibration.scale, calibration.offset) == (1, 0):
         return scorer
     if isinstance(scorer, DotScorer):
         cold = ~torch.nn.functional.pad(warm, (0, len(scorer.items) - len(warm))).to(scorer.items.device)

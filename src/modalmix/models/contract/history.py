@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modalmix.data.sequences import Sequences
 from modalmix.models.contract.query import Query
+from modalmix.models.contract.transitions import TransitionPrior
 
 
 class Histories(NamedTuple):
@@ -61,12 +62,10 @@ class HistoryScorer(ABC):
 class SequentialScorer(HistoryScorer):
     """Score = <what the encoder makes of the history, item vector>; an index over `item_vectors` can serve it.
 
+    Where there is a prior it is added: an index then names some candidates, the prior others (`TwoStep`).
     The vectors have two more numbers: the popularity of an item, at which only queries without any item look, and its
     bias, at which all others do.
     """
-
-    prior: None = None
-    """Nothing is added to the inner products."""
 
     def __init__(
         self,
@@ -79,11 +78,14 @@ class SequentialScorer(HistoryScorer):
         popularity: Float[Tensor, " items"],
         item_bias: Float[Tensor, " items"] | None = None,
         reads_times: bool = False,
+        transitions: TransitionPrior | None = None,
     ) -> None:
-        """`encode` gets histories, none of them empty, and their times: None unless read and known."""
+        """`encode` gets histories, none of them empty, and their times: None unless read and known. `transitions`:
+        what is added to the inner products."""
         super().__init__(length, known, len(items), reads_times)
         bias = torch.zeros_like(popularity) if item_bias is None else item_bias
-        self.encode = encode
+        self.encode, self.transitions = encode, transitions
+        self.prior = None if transitions is None else self._prior
         self.item_vectors = torch.cat([items.detach(), torch.stack([popularity, bias], dim=1).to(items)], dim=1)
         self._items_transposed = self.item_vectors.T.contiguous()
 
@@ -103,18 +105,43 @@ class SequentialScorer(HistoryScorer):
 
     def __call__(self, query: Query) -> Float[Tensor, "batch items"]:
         """Scores of all items. A query without any item is answered by popularity, with a warning."""
-        return self.vectors(query) @ self._items_transposed
+        scores = self.vectors(query) @ self._items_transposed
+        return scores if self.prior is None else scores.add_(self.prior(query).to(scores))
 
     def pairs(self, query: Query, candidates: Int[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates"]:
         """Scores of some items, other ones for each query."""
-        return torch.einsum("bd,bcd->bc", self.vectors(query), self.item_vectors[candidates])
+        scores = torch.einsum("bd,bcd->bc", self.vectors(query), self.item_vectors[candidates])
+        return scores if self.prior is None else scores.add_(self.prior(query).to(scores).gather(1, candidates))
+
+    def _prior(self, query: Query) -> Float[Tensor, "batch items"]:
+        assert self.transitions is not None
+        return self.transitions.of(self.histories(query).items)
 
     def calibrated(self, scale: Float[Tensor, " items"], offset: Float[Tensor, " items"]) -> "SequentialScorer":
         """This scorer with scores x scale + offset."""
         wide = self.item_vectors * scale.to(self.item_vectors).unsqueeze(1)
         bias = wide[:, -1] + offset.to(wide)
         popularity = self.item_vectors[:, -2]  # what calibrates scores is not of counts
-        return SequentialScorer(self.length, self.known, self.encode, wide[:, :-2], popularity, bias, self.reads_times)
+        prior = None if self.transitions is None else self.transitions.scaled(scale)
+        return self._with(wide[:, :-2], popularity, bias, prior)
+
+    def trusting(self, factor: float) -> "SequentialScorer":
+        """This scorer with its prior times the factor; itself without a prior."""
+        if self.transitions is None:
+            return self
+        popularity, bias = self.item_vectors[:, -2:].T
+        return self._with(self.item_vectors[:, :-2], popularity, bias, self.transitions.scaled(factor))
+
+    def _with(
+        self,
+        items: Float[Tensor, "items dim"],
+        popularity: Float[Tensor, " items"],
+        bias: Float[Tensor, " items"],
+        transitions: TransitionPrior | None,
+    ) -> "SequentialScorer":
+        return SequentialScorer(
+            self.length, self.known, self.encode, items, popularity, bias, self.reads_times, transitions
+        )
 
 
 def last_events(

@@ -19,7 +19,7 @@ from torch import Tensor
 from modalmix.config import Config
 from modalmix.models.contract.histories import history_rows
 from modalmix.models.contract.query import Query, Triples
-from modalmix.nn.filters import ItemFilter, content_filter, content_reach, entries, item_filter, mean_graph
+from modalmix.nn.filters import ItemFilter, content_filter, content_reach, deviation, entries, item_filter, mean_graph
 
 _EVENTS, _USERS = 1 << 16, 1 << 12  # train events, users at once
 
@@ -58,13 +58,9 @@ class FilterPrior:
     @cached_property
     def scale(self) -> float:
         """Standard deviation of W's scores over all users and training items."""
-        n, total, squares = 0, 0.0, 0.0
-        for start in range(0, self.interactions.shape[0], _USERS):
-            scores = self.filter.histories[start : start + _USERS] @ self.filter.weights
-            n += scores.shape[0] * self.n_items
-            total, squares = total + scores.data.sum(dtype=np.float64), squares + np.square(scores.data).sum()
-        variance = max(0.0, squares / n - (total / n) ** 2)
-        return max(float(np.sqrt(variance)), float(np.finfo(np.float32).tiny))
+        histories = self.filter.histories
+        blocks = (histories[start : start + _USERS] for start in range(0, self.interactions.shape[0], _USERS))
+        return deviation(blocks, self.filter.weights)
 
     def rows(self, query: Query) -> Float[Tensor, "batch items"]:
         """phi of all items."""

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from modalmix.data.split import TrainData
 from modalmix.models.contract.history import SequentialScorer
 from modalmix.models.contract.initial import InitialConfig
 from modalmix.models.contract.recommender import GradientRecommender
+from modalmix.models.contract.transitions import TransitionConfig, TransitionPrior, transition_prior
 from modalmix.nn.losses import l2_penalty
 from modalmix.nn.packing import last_positions
 from modalmix.nn.rows import typical_cold
@@ -58,6 +60,12 @@ class SequentialConfig(InitialConfig):
     """Epochs over which the learning rate rises first: 1/(n+1), 2/(n+1), ... of what it would be."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of AdamW."""
+    prior: Literal["none", "transitions"] = "none"
+    """What is added to the scores of the trained model: nothing, or what came after the history's items, counted."""
+    transitions: TransitionConfig = TransitionConfig()
+    """How it is counted."""
+    trust: float = Field(0.1, gt=0)
+    """What one standard deviation of the prior adds to a score, before validation says how much it is worth."""
     reg: float = Field(0.0, ge=0)
     """Weight of the L2 penalty on the states and the target vectors of a batch."""
     epochs: int = Field(12, ge=1)
@@ -124,7 +132,7 @@ C = TypeVar("C", bound=SequentialConfig)
 
 
 class SequentialRecommender(GradientRecommender[C]):
-    """s(u,i) = <state after the last item of u, output vector of i>.
+    """s(u,i) = <state after the last item of u, output vector of i>, and the prior where there is one.
 
     A model says what vectors items have (`items`) and how a history becomes states (`states`). Cold items are neither
     candidates of the loss nor in a training history. Learnt by AdamW, the learning rate falling from epoch to epoch.
@@ -260,8 +268,25 @@ class SequentialRecommender(GradientRecommender[C]):
                 return self.query_states(history.to(device), None if times is None else times.to(device), items)
 
         popularity = F.pad(self.popularity, (0, len(catalog) - self.n_items))
-        length, outputs = self.config.length, items.outputs
-        return SequentialScorer(length, self.sequences, encode, outputs, popularity, reads_times=self.reads_times)
+        return SequentialScorer(
+            self.config.length,
+            self.sequences,
+            encode,
+            items.outputs,
+            popularity,
+            reads_times=self.reads_times,
+            transitions=self.prior(len(catalog)),
+        )
+
+    def prior(self, n_items: int) -> TransitionPrior | None:
+        """What is added to the scores of so many items; it has no part in training."""
+        return None if self.config.prior == "none" else self.counted.extended(n_items)
+
+    @cached_property
+    def counted(self) -> TransitionPrior:
+        """The prior over the training items."""
+        settings = self.config
+        return transition_prior(self.sequences, self.n_items, settings.length, settings.trust, settings.transitions)
 
     def _windows(self, data: TrainData) -> Windows:
         return windows(data.sequences, self.config.length, last_only=self.config.long_histories == "last")

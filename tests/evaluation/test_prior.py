@@ -1,0 +1,80 @@
+"""How far a prior is trusted: as far as held-out events say, and not at all where they say the opposite."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from modalmix.data.split import Holdout
+from modalmix.errors import ConfigError
+from modalmix.evaluation import fit_prior, validation_score
+from modalmix.models.contract import SequentialScorer
+from modalmix.models.contract.transitions import TransitionConfig, transition_prior
+
+HoldoutOf = Callable[..., Holdout]
+ITEMS, FACTORS = 40, (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def walk(holdout_of: HoldoutOf, step: int) -> Holdout:
+    """User u walks round a ring of items from u to u + 4; held out is what lies `step` from there."""
+    train = [(u, (u + k) % ITEMS) for u in range(ITEMS) for k in range(5)]
+    return holdout_of([(u, (u + 4 + step) % ITEMS) for u in range(ITEMS)], train, ITEMS, ITEMS)
+
+
+def scorer(holdout: Holdout, noise: float, trust: float = 0.5) -> SequentialScorer:
+    """Scores are noise that depends on the last item; the prior knows the way round the ring."""
+    said = noise * torch.randn(ITEMS, ITEMS, generator=torch.Generator().manual_seed(0))
+
+    def encode(history: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
+        return said[history[torch.arange(len(history)), (history >= 0).sum(dim=1) - 1]]
+
+    known = holdout.sequences
+    prior = transition_prior(known, ITEMS, 5, trust, TransitionConfig(steps=1))
+    return SequentialScorer(5, known, encode, torch.eye(ITEMS), torch.zeros(ITEMS), transitions=prior)
+
+
+def scores(one: SequentialScorer, holdout: Holdout, **how: Any) -> dict[float, float]:
+    return {factor: validation_score(one.trusting(factor), holdout, **how) for factor in FACTORS}
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 3.0])
+def test_the_factor_with_the_best_score_is_taken(holdout_of: HoldoutOf, noise: float) -> None:
+    holdout = walk(holdout_of, 1)
+    one, how = scorer(holdout, noise), {"metric": "ndcg@10", "mask": "none"}
+    found, each = fit_prior(one, holdout, **how), scores(one, holdout, **how)  # type: ignore[arg-type]
+    assert each[found] == max(each.values())
+    assert each[found] > each[0.0]
+
+
+def test_more_noise_more_trust(holdout_of: HoldoutOf) -> None:
+    holdout = walk(holdout_of, 1)
+    weak, strong = (fit_prior(scorer(holdout, noise), holdout, "ndcg@10", "none") for noise in (0.1, 10.0))
+    assert weak < strong == 8.0
+
+
+def test_a_prior_that_leads_astray_is_left_out(holdout_of: HoldoutOf) -> None:
+    """Held out is the item half round the ring, which nobody met next; the scores alone know it."""
+    holdout = walk(holdout_of, ITEMS // 2)
+    one = scorer(holdout, 0.0, trust=5.0)
+    knows = torch.eye(ITEMS).roll(ITEMS // 2, dims=1)
+
+    def encode(history: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
+        return knows[history[torch.arange(len(history)), (history >= 0).sum(dim=1) - 1]]
+
+    one.encode = encode
+    found, each = fit_prior(one, holdout, "ndcg@10", "none"), scores(one, holdout, metric="ndcg@10", mask="none")
+    assert each[found] == max(each.values()) == 1.0
+    assert found < 0.5
+
+
+def test_what_moves_nothing_stays_as_it_is(holdout_of: HoldoutOf) -> None:
+    """Without noise every factor but 0 ranks alike."""
+    holdout = walk(holdout_of, 1)
+    assert fit_prior(scorer(holdout, 0.0), holdout, "ndcg@10", "none") == 1.0
+
+
+def test_an_unknown_metric_is_an_error(holdout_of: HoldoutOf) -> None:
+    holdout = walk(holdout_of, 1)
+    with pytest.raises(ConfigError, match="no metric"):
+        fit_prior(scorer(holdout, 1.0), holdout, "ndgc@20")
