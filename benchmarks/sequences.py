@@ -226,8 +226,9 @@ mask=none keeps what somebody has met among the candidates; mask=seen leaves it 
 (mask=none) against cammsr over users, Holm-corrected over the models. Every model has its defaults but for the settings
 named, and for precision=bfloat16 (validation of cammsr on amazon-beauty, one seed: .0585 with it and without, 13 % less
 CPU time). validation: of the scores before it is fitted there how far a prior of counted transitions is trusted; cammsr
-has one by default, the preset no-prior and the baselines as published do not. All but popularity are asked at test with everything that came before, the validation event included, and
-learn from train events alone. CPU seconds were measured with other work on the machine.
+has one by default, the preset no-prior and the baselines as published do not. All but popularity are asked at test with
+everything that came before, the validation event included, and learn from train events alone. CPU seconds were measured
+with other work on the machine.
 
 """
 

@@ -21,6 +21,7 @@ from modalmix.models.contract.query import Scorer
 
 CalibrationKind = Literal["none", "norm", "offset", "norm-offset"]
 _USERS = 2_000  # users that decide, drawn at random where there are more
+_PRIOR_USERS = 20_000  # more: the best factors of a prior lie close together
 _LIST = 20  # length of the list that cold items are to enter
 _FACTORS = (1.0, 0.5, 2.0, 0.25, 4.0, 8.0, 0.0)
 _QUANTILES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
@@ -39,7 +40,7 @@ def fit_calibration(
     warm_events = holdout.warm[holdout.positives.item]
     if kind == "none" or holdout.warm.all() or warm_events.all() or not warm_events.any():
         return Calibration()
-    holdout = _some_users(holdout)
+    holdout = _some_users(holdout, _USERS)
     warm = torch.from_numpy(holdout.warm)
     scores = _sample(scorer, holdout)
     scale = 1.0
@@ -64,17 +65,17 @@ def fit_prior(
 
     Of equal ones the first of 1, 1/2, 2, 1/4, 4, 8, 0: the prior stays as it is where validation is not moved by it.
     """
-    holdout = _some_users(holdout)
+    holdout = _some_users(holdout, _PRIOR_USERS)
     found = [validation_score(scorer.trusting(one), holdout, metric, mask, pool) for one in _FACTORS]
     return _FACTORS[int(np.argmax(found))]
 
 
-def _some_users(holdout: Holdout) -> Holdout:
-    """The holdout of at most `_USERS` users, the same ones every time."""
+def _some_users(holdout: Holdout, most: int) -> Holdout:
+    """The holdout of at most so many users, the same ones every time."""
     users = np.unique(holdout.positives.user)
-    if len(users) <= _USERS:
+    if len(users) <= most:
         return holdout
-    chosen = np.random.default_rng(0).choice(users, _USERS, replace=False)
+    chosen = np.random.default_rng(0).choice(users, most, replace=False)
     return replace(holdout, positives=holdout.positives.take(np.flatnonzero(np.isin(holdout.positives.user, chosen))))
 
 
