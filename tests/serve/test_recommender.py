@@ -161,6 +161,15 @@ def test_k_is_a_whole_number_and_the_pool_is_not_empty(run: Run) -> None:
         run.recommend(users=["u"], k=1, candidates=[])
 
 
+def test_the_summary_names_what_validation_said_and_only_that(run: Run) -> None:
+    plain = TrainResult(3, 0.5, 5, "patience", 2.0, 1.0, 0)
+    names = {"cold_scale", "cold_offset", "prior_factor"}
+    assert Run(run.model, run.split, result=plain).summary().keys() & names == set()
+    found = Run(run.model, run.split, result=replace(plain, cold_offset=10.0, prior_factor=4.0)).summary()
+    assert (found["cold_offset"], found["prior_factor"], found["best_epoch"]) == (10.0, 4.0, 3)
+    assert "cold_scale" not in found
+
+
 def test_cold_items_are_calibrated_as_training_found(run: Run) -> None:
     """User u scores items 0 to 4 by row; rows 0 and 4 are warm (v's and u's), so that 1 to 3 are doubled and lifted."""
     result = TrainResult(0, None, 0, "closed form", 0.0, 0.0, 0, cold_scale=2.0, cold_offset=10.0)

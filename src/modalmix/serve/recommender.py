@@ -28,6 +28,7 @@ from modalmix.train import RunFolder, TrainResult
 _CHUNK = 512  # queries scored at once: bounds memory to chunk x items
 POOLS = ("all", "warm", "cold", "new")
 Candidates = Literal["all", "warm", "cold", "new"] | Ids
+_PLAIN = {"cold_scale": 1.0, "cold_offset": 0.0, "prior_factor": 1.0}  # where there was nothing to fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Run:
     extended: Catalog | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Model, sizes, and what training gave, JSON-able."""
+        """Model, sizes, what training gave, and what was fitted on validation after it, JSON-able."""
         parts = {"train": len(self.split.train), "valid": len(self.split.valid), "test": len(self.split.test)}
         facts: dict[str, Any] = {"model": type(self.model).__module__.rpartition(".")[2]}
         facts |= {"data": self.split.dataset.name, "split": self.split.kind, "interactions": parts}
@@ -54,7 +55,9 @@ class Run:
             facts["added_items"] = len(self.extended) - len(self.split.dataset.catalog)
         if self.result is not None:
             names = ("best_epoch", "best_score", "epochs", "stopped", "seconds", "cpu_seconds")
-            facts |= {name: value for name, value in asdict(self.result).items() if name in names}
+            result = asdict(self.result)
+            facts |= {name: result[name] for name in names}
+            facts |= {name: result[name] for name, plain in _PLAIN.items() if result[name] != plain}
         return facts
 
     @property
