@@ -8,6 +8,7 @@ import torch
 
 from modalmix.data.split import Holdout
 from modalmix.errors import ConfigError
+from modalmix.evaluation import calibration as calibration_module
 from modalmix.evaluation import fit_prior, validation_score
 from modalmix.models.contract import SequentialScorer
 from modalmix.models.contract.transitions import TransitionConfig, transition_prior
@@ -72,6 +73,45 @@ def test_what_moves_nothing_stays_as_it_is(holdout_of: HoldoutOf) -> None:
     """Without noise every factor but 0 ranks alike."""
     holdout = walk(holdout_of, 1)
     assert fit_prior(scorer(holdout, 0.0), holdout, "ndcg@10", "none") == 1.0
+
+
+def test_where_cold_items_select_the_warm_ones_decide(holdout_of: HoldoutOf) -> None:
+    """Users walk from u to u + 4; half of them go on, the other half to an item that nobody has met."""
+    train = [(u, (u + k) % ITEMS) for u in range(ITEMS) for k in range(5)]
+    ahead = [(u, (u + 5) % ITEMS) for u in range(0, ITEMS, 2)]
+    cold = [(u, ITEMS) for u in range(1, ITEMS, 2)]
+
+    def both(positives: list[tuple[int, int]]) -> tuple[SequentialScorer, Holdout]:
+        holdout = holdout_of(positives, train, ITEMS, ITEMS + 1)
+        one = scorer(holdout, 3.0)
+        assert one.transitions is not None
+        vectors, nothing = torch.eye(ITEMS + 1)[:, :ITEMS], torch.zeros(ITEMS + 1)
+        prior = one.transitions.extended(ITEMS + 1)
+        return SequentialScorer(5, one.known, one.encode, vectors, nothing, transitions=prior), holdout
+
+    one, holdout = both(ahead + cold)
+    found = fit_prior(one, holdout, "ndcg@10", "none", "cold")
+    assert found == fit_prior(one, holdout, "ndcg@10", "none", "warm") != 1.0
+    one, holdout = both(cold)
+    assert fit_prior(one, holdout, "ndcg@10", "none", "cold") == 1.0
+
+
+def test_many_users_are_sampled_and_each_history_is_encoded_once(
+    holdout_of: HoldoutOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration_module, "_PRIOR_USERS", 10)
+    holdout, asked = walk(holdout_of, 1), []
+    one = scorer(holdout, 1.0)
+    encode = one.encode
+
+    def counting(history: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
+        asked.extend(history.tolist())
+        return encode(history, times)
+
+    one.encode = counting
+    fit_prior(one, holdout, "ndcg@10", "none")
+    assert len(asked) == len({tuple(history) for history in asked}) == 10
+    assert one.encode is counting, "the scorer itself stays as it is"
 
 
 def test_an_unknown_metric_is_an_error(holdout_of: HoldoutOf) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from modalmix.data.split import Holdout, Split
 from modalmix.data.splitters import SplitConfig, make_split
 from modalmix.errors import ConfigError, ModelError, RunError
 from modalmix.evaluation import fit_calibration, fit_prior, validation_score
+from modalmix.files import write_json
 from modalmix.models.contract import Calibration, ModelType, Query, SequentialScorer, find_model
 from modalmix.train import RunFolder, TrainConfig, fit, load_model
 from modalmix.train.fit import recorded, validation
@@ -239,6 +241,10 @@ class TestCalibration:
 class TestPrior:
     """A sequential model with counted transitions beside it: validation says how far they are trusted."""
 
+    @pytest.fixture
+    def cold(self, split: Split) -> Split:
+        return sealed(make_split(split.dataset, SplitConfig(kind="cold-item", seed=1)))
+
     SMALL: ClassVar = {"dim": 4, "hidden": 4, "layers": 1, "length": 5, "epochs": 2, "prior": "transitions"}
 
     @pytest.fixture
@@ -248,7 +254,30 @@ class TestPrior:
         dataset = replace(split.dataset, interactions=in_order)
         return sealed(make_split(dataset, SplitConfig(kind="leave-last-two-out")))
 
-    def test_it_is_fitted_on_validation_with_what_selects(self, walks: Split, quiet: TrainConfig) -> None:
+    def test_it_is_asked_with_what_selects(
+        self, walks: Split, quiet: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Any] = []
+
+        def spy(scorer: Any, holdout: Holdout, *how: str) -> float:
+            asked.append((holdout.name, *how))
+            return 4.0
+
+        monkeypatch.setattr(import_module("modalmix.train.fit"), "fit_prior", spy)
+        how = quiet.replace(metric="ndcg@7", mask="train", pool="warm")
+        fitted = fit("sasrec", walks, find_model("sasrec").config.parse(self.SMALL), how)
+        assert asked == [("valid", "ndcg@7", "train", "warm")]
+        assert fitted.result.prior_factor == 4.0
+
+    def test_cold_items_are_calibrated_beside_the_prior_as_it_is_then(self, cold: Split, quiet: TrainConfig) -> None:
+        fitted = fit("sasrec", cold, find_model("sasrec").config.parse(self.SMALL), quiet)
+        scorer, holdout, result = fitted.model.scorer(cold.dataset.catalog), cold.validation(), fitted.result
+        assert isinstance(scorer, SequentialScorer)
+        assert result.prior_factor == fit_prior(scorer, holdout, quiet.metric, quiet.mask, "cold")
+        trusted = fit_calibration(scorer.trusting(result.prior_factor), holdout, "offset", mask=quiet.mask)
+        assert result.cold_offset == trusted.offset != fit_calibration(scorer.trusting(0.0), holdout, "offset").offset
+
+    def test_it_is_fitted_on_validation(self, walks: Split, quiet: TrainConfig) -> None:
         how = quiet.replace(metric="ndcg@10", mask="none")
         fitted = fit("sasrec", walks, find_model("sasrec").config.parse(self.SMALL), how)
         scorer, holdout = fitted.model.scorer(walks.dataset.catalog), walks.validation()
@@ -271,3 +300,18 @@ class TestPrior:
         again = fit("sasrec", walks, config, quiet, tmp_path / "run")
         assert again.result.prior_factor == fitted.result.prior_factor != 1.0
         assert torch.equal(all_scores(again), all_scores(fitted))
+
+    def test_a_run_of_before_there_were_priors_has_none(self, tmp_path: Path, walks: Split, quiet: TrainConfig) -> None:
+        small = {"dim": 4, "hidden": 4, "layers": 1, "length": 5, "epochs": 2, "whiten": 2, "prior": "none"}
+        config = find_model("cammsr").config.parse(small | {"category_weighting": "none"})
+        fitted = fit("cammsr", walks, config, quiet, tmp_path / "run")
+        run = RunFolder.open(tmp_path / "run")
+        record = run.record
+        for name in ("prior", "trust", "transitions"):
+            del record["model"]["config"][name]
+        del record["result"]["prior_factor"]
+        write_json(run.path / "run.json", record)
+        again = load_model(run, walks.train_data())
+        assert (again.config.prior, recorded(run).prior_factor) == ("none", 1.0)
+        asked = Query(users=torch.arange(30))
+        assert torch.equal(again.scorer(walks.dataset.catalog)(asked), all_scores(fitted))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from modalmix.data.split import Holdout
@@ -64,10 +64,32 @@ def fit_prior(
     """The factor on the scorer's prior, of 0, 1/4, 1/2, 1, 2, 4 and 8, with the best `metric` in a validation holdout.
 
     Of equal ones the first of 1, 1/2, 2, 1/4, 4, 8, 0: the prior stays as it is where validation is not moved by it.
+    Nor is it asked where the pool is of cold items, of which the prior says nothing: then the warm ones decide, if
+    validation has events of them.
     """
+    if pool == "cold":
+        if not holdout.warm[holdout.positives.item].any():
+            return 1.0
+        pool = "warm"
     holdout = _some_users(holdout, _PRIOR_USERS)
+    scorer = _remembering(scorer)
     found = [validation_score(scorer.trusting(one), holdout, metric, mask, pool) for one in _FACTORS]
     return _FACTORS[int(np.argmax(found))]
+
+
+def _remembering(scorer: SequentialScorer) -> SequentialScorer:
+    """The same scorer, which encodes a batch of histories once however often it is asked for: users x dim are kept."""
+    copy, known = scorer.trusting(1.0), dict[bytes, Tensor]()
+
+    def encode(history: Int[Tensor, "batch longest"], times: Int[Tensor, "batch longest"] | None) -> Tensor:
+        key = repr(history.shape).encode() + history.cpu().numpy().tobytes()
+        key += b"" if times is None else times.cpu().numpy().tobytes()
+        if key not in known:
+            known[key] = scorer.encode(history, times)
+        return known[key]
+
+    copy.encode = encode
+    return copy
 
 
 def _some_users(holdout: Holdout, most: int) -> Holdout:

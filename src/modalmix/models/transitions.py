@@ -5,7 +5,7 @@ s(h,i) = sum over the places p of the history h, 0 the last one, of recency^p W_
 
 Counting several steps with falling weight is the sequential rules of Ludewig & Jannach, "Evaluation of session-based
 recommendation algorithms", UMUAI 2018; the exponents, the way back and reading the whole history are ours. Items that
-nothing leads to stand below all others, by popularity. Expected here: validation NDCG@10 of amazon-beauty .063 (nothing
+nothing leads to are in the order of their popularity. Expected here: validation NDCG@10 of amazon-beauty .063 (nothing
 masked), above every trained model without such a prior.
 """
 
@@ -24,7 +24,7 @@ from modalmix.models.contract import ClosedFormRecommender, ModelConfig, Sequent
 from modalmix.models.contract.transitions import TransitionConfig, TransitionPrior, transition_filter
 from modalmix.nn.transitions import TransitionFilter
 
-_BELOW = 1e-7  # weight of log(1 + events) of an item: less than what a place of a history says that is read
+_POPULARITY = 1e-7  # weight of log(1 + events): it tells items apart that nothing leads to, and hardly any others
 
 
 class TransitionsConfig(TransitionConfig, ModelConfig):
@@ -66,7 +66,7 @@ class Transitions(ClosedFormRecommender[TransitionsConfig]):
             _nothing,
             torch.zeros(len(catalog), 0),
             popularity,
-            item_bias=_BELOW * popularity,
+            item_bias=_POPULARITY * popularity,
             transitions=TransitionPrior(phi, torch.ones(self.n_items)).extended(len(catalog)),
         )
 

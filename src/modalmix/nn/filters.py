@@ -149,14 +149,14 @@ class ItemFilter:
 
 
 def deviation(histories: Iterable[sp.csr_matrix], weights: sp.csr_matrix) -> float:
-    """Standard deviation of the scores [histories, items], zeros included, of all these blocks; never 0."""
+    """Standard deviation of the scores [histories, items] of all these blocks, zeros included; 0 without any."""
     n, total, squares = 0, 0.0, 0.0
     for block in histories:
         scores = block @ weights
         n += scores.shape[0] * scores.shape[1]
-        total, squares = total + scores.data.sum(dtype=np.float64), squares + np.square(scores.data).sum()
-    variance = max(0.0, squares / n - (total / n) ** 2) if n else 0.0
-    return max(float(np.sqrt(variance)), float(np.finfo(np.float32).tiny))
+        total += scores.data.sum(dtype=np.float64)
+        squares += np.square(scores.data, dtype=np.float64).sum()
+    return float(np.sqrt(max(0.0, squares / n - (total / n) ** 2))) if n else 0.0
 
 
 def entries(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from modalmix.models.contract import (
     calibrate,
     find_model,
 )
+from modalmix.models.contract.sequential import SequentialRecommender
 from modalmix.train.checkpoint import load_weights
 from modalmix.train.device import Clock, open_fabric, peak_memory
 from modalmix.train.loop import TrainResult, Validate, train
@@ -137,7 +138,7 @@ def _fit_by_gradient(
         torch.manual_seed(settings.seed)
         model = cast(GradientRecommender[Any], kind.recommender(settings, data))
         result = train(model, data, config, validation(split, config), run, fabric)
-        result = _calibrated(model, split, config, result)
+        result = fabric.broadcast(_calibrated(model, split, config, result) if fabric.is_global_zero else result)
         if run is not None and fabric.is_global_zero:
             _finish(run, result)
     return Fitted(model, result, data, run)
@@ -187,15 +188,14 @@ def load_model(run: RunFolder, data: TrainData) -> Recommender[Any]:
 
 def _calibrated(model: Recommender[Any], split: Split, config: TrainConfig, result: TrainResult) -> TrainResult:
     """The result with what validation says of a prior, and of cold items where the split has any."""
-    cold = validates_cold(split)
-    if config.calibration == "none" or len(split.valid) == 0:
+    cold, counted = validates_cold(split), isinstance(model, SequentialRecommender) and model.config.prior != "none"
+    if config.calibration == "none" or len(split.valid) == 0 or not (cold or counted):
         return result
     holdout = split.validation()
     with torch.no_grad():
         scorer = model.eval().scorer(holdout.catalog)
     factor = 1.0
-    trained = isinstance(model, GradientRecommender)  # what has only counted is its prior
-    if trained and isinstance(scorer, SequentialScorer) and scorer.prior is not None:
+    if counted and isinstance(scorer, SequentialScorer):
         factor = fit_prior(scorer, holdout, config.metric, config.mask, selection_pool(split, config))
         scorer = scorer.trusting(factor)
     found = fit_calibration(scorer, holdout, config.calibration, mask=config.mask) if cold else Calibration()

@@ -139,7 +139,7 @@ class RunFolder:
     @property
     def model_config(self) -> ModelConfig:
         """The settings it was trained with. Raises ConfigError when the model has other settings now."""
-        return self.model_type.config.parse(self.record["model"]["config"])
+        return self.model_type.config.recorded(self.record["model"]["config"])
 
     @property
     def train_config(self) -> TrainConfig:

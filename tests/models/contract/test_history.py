@@ -186,6 +186,7 @@ def test_a_prior_is_trusted_as_far_as_told() -> None:
     one, plain = with_prior(), scorer()(ASKED)
     torch.testing.assert_close(one.trusting(3.0)(ASKED), plain + 6.0 * SAID)
     torch.testing.assert_close(one.trusting(0.0)(ASKED), plain)
+    assert one.trusting(0.0).prior is None, "no candidates of its own either"
     torch.testing.assert_close(one(ASKED), plain + 2.0 * SAID)  # the scorer itself stays as it is
     without = scorer()
     assert without.trusting(3.0) is without

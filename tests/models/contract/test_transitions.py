@@ -59,6 +59,15 @@ def test_nothing_came_after_anything() -> None:
         assert torch.equal(prior.scaled(factor).of(torch.tensor([[0, 2]])), torch.zeros(1, 4))
 
 
+def test_what_leads_nowhere_from_where_histories_end_is_not_trusted_at_all() -> None:
+    """Only last items are heard, and nothing came after those of the train histories: their scores do not deviate."""
+    user, item = np.array([0, 0, 1, 1], np.int32), np.array([0, 1, 2, 3], np.int32)
+    histories = Sequences.of(Interactions(user, item, 2, 4))
+    prior = transition_prior(histories, 4, LENGTH, 10.0, TransitionConfig(recency=0.0))
+    assert prior.phi.weights.nnz
+    assert torch.equal(prior.of(torch.tensor([[0, 2]])), torch.zeros(1, 4))
+
+
 def test_added_items_are_not_known_to_follow() -> None:
     prior = transition_prior(some_histories(), 11, LENGTH, TRUST, TransitionConfig())
     history = torch.tensor([[3, 12, 4]])

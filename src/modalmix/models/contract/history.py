@@ -126,11 +126,12 @@ class SequentialScorer(HistoryScorer):
         return self._with(wide[:, :-2], popularity, bias, prior)
 
     def trusting(self, factor: float) -> "SequentialScorer":
-        """This scorer with its prior times the factor; itself without a prior."""
+        """This scorer with its prior times the factor, without it where that is 0; itself if it has none."""
         if self.transitions is None:
             return self
         popularity, bias = self.item_vectors[:, -2:].T
-        return self._with(self.item_vectors[:, :-2], popularity, bias, self.transitions.scaled(factor))
+        prior = self.transitions.scaled(factor) if factor else None
+        return self._with(self.item_vectors[:, :-2], popularity, bias, prior)
 
     def _with(
         self,

@@ -57,10 +57,10 @@ class FilterPrior:
 
     @cached_property
     def scale(self) -> float:
-        """Standard deviation of W's scores over all users and training items."""
+        """Standard deviation of W's scores over all users and training items; never 0."""
         histories = self.filter.histories
         blocks = (histories[start : start + _USERS] for start in range(0, self.interactions.shape[0], _USERS))
-        return deviation(blocks, self.filter.weights)
+        return max(deviation(blocks, self.filter.weights), float(np.finfo(np.float32).tiny))
 
     def rows(self, query: Query) -> Float[Tensor, "batch items"]:
         """phi of all items."""

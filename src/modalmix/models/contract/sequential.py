@@ -76,6 +76,8 @@ class SequentialConfig(InitialConfig):
     eval_every: int = Field(2, ge=1)
     """Epochs between validations."""
 
+    came_later: ClassVar[Mapping[str, Any]] = {"prior": "none"}
+
     @model_validator(mode="after")
     def _coarse_softmax_alone(self) -> Self:
         if self.precision != "float32" and self.loss != "softmax":

@@ -18,10 +18,17 @@ class ModelConfig(Config):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    came_later: ClassVar[Mapping[str, Any]] = {}
+    """Settings that older runs do not have, and what these were trained with; none whose default changes nothing."""
 
     def useful_ablations(self) -> Mapping[str, Mapping[str, Any]]:
         """Those that take something out of a model of these settings: all, unless a model says otherwise."""
         return self.ablations
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> Self:
+        """The settings in the record of a run, maybe an older one. Raises ConfigError for what is no setting now."""
+        return cls.parse({**cls.came_later, **values})
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:

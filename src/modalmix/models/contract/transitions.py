@@ -68,11 +68,10 @@ def transition_prior(
 ) -> TransitionPrior:
     """The prior that these histories make: `trust` is what one standard deviation of phi adds to a score.
 
-    The deviation is over the last `length` events of all histories and all items. Where nothing came after anything
-    there is nothing to trust.
+    The deviation is over the last `length` events of all histories and all items. Where it is 0 nothing is trusted.
     """
     phi = transition_filter(histories, n_items, config)
     users = np.flatnonzero(histories.lengths)
     blocks = (users[start : start + _USERS] for start in range(0, len(users), _USERS))
     scale = deviation((phi.rows(torch.from_numpy(histories.last(one, length))) for one in blocks), phi.weights)
-    return TransitionPrior(phi, torch.full((n_items,), trust / scale if phi.weights.nnz else 0.0))
+    return TransitionPrior(phi, torch.full((n_items,), trust / scale if scale > 0 else 0.0))
