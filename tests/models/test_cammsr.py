@@ -372,6 +372,7 @@ def test_the_published_settings() -> None:
         "epochs": 100,
         "patience": 10,
     }
+    assert CammsrConfig.preset("paper").prior == CammsrConfig.preset("no-prior").prior == "none"
     paper = CammsrConfig.preset("paper").model_dump()
     assert {name: paper[name] for name in published} == published
 

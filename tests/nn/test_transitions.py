@@ -43,6 +43,11 @@ def test_equals_loops(steps: int, decay: float, backward: float) -> None:
     np.testing.assert_allclose(found, by_loops(offsets, items, 12, steps, decay, backward), rtol=1e-5)
 
 
+def test_more_steps_than_a_history_has_cost_nothing() -> None:
+    many, few = (transitions(OFFSETS, ITEMS, N, steps, decay=0.5, backward=0.0) for steps in (10**12, 3))
+    np.testing.assert_array_equal(many.toarray(), few.toarray())
+
+
 def test_nobody_met_anything() -> None:
     assert transitions(np.zeros(4, dtype=np.int64), np.zeros(0, dtype=np.int32), N, 3, 0.5, 0.5).nnz == 0
 

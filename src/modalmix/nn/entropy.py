@@ -180,8 +180,8 @@ class EntropySchedule(nn.Module):
         use, facts = float(entropy(gate)), self.facts()
         event = self.end(use, route)
         if event == "collapse":
-            help = f"their balance is back to full weight ({self.cover:g})" if self.cover else "nothing balances them"
-            warnings.warn(f"epoch {self.epoch}: few experts do all the work (H_use {use:.2f}); {help}", stacklevel=3)
+            then = f"their balance is back to full weight ({self.cover:g})" if self.cover else "nothing balances them"
+            warnings.warn(f"epoch {self.epoch}: few experts do all the work (H_use {use:.2f}); {then}", stacklevel=3)
         loads = {f"load/{name}": float(one) for name, one in zip(experts, gate, strict=True)}
         return {"H_use": use, "H_route": route, **facts, "forced": float(event == "forced"), **loads}
 

@@ -3,9 +3,10 @@
 C_ji = sum over g = 1..G of decay^(g-1) #{i came g events after j};   W = D^-a (C + backward Cᵀ) D^-c
 s(h,i) = sum over the places p of the history h, 0 the last one, of recency^p W_{h_p i}
 
-d_j: events of item j. With G = 1, a = 1, recency = 0 this is a Markov chain of first order; counting several steps with
-falling weight is the sequential rules of Ludewig & Jannach, "Evaluation of session-based recommendation algorithms",
-UMUAI 2018; reading the whole history, the exponents and the way back are ours. Everything here is a sparse matrix.
+d_j: events of item j. With G = 1, a = 1, recency = 0 it ranks as a Markov chain of first order; counting several steps
+with falling weight is the sequential rules of Ludewig & Jannach, "Evaluation of session-based recommendation
+algorithms", UMUAI 2018; reading the whole history, the exponents and the way back are ours. Everything here is a sparse
+matrix.
 """
 
 from typing import final
@@ -31,9 +32,10 @@ def transitions(
 
     The history of u, oldest event first, is items[offsets[u] : offsets[u + 1]].
     """
-    place, end = np.arange(len(items)), np.repeat(offsets[1:], np.diff(offsets))
+    lengths = np.diff(offsets)
+    place, end = np.arange(len(items)), np.repeat(offsets[1:], lengths)
     counts = sp.csr_matrix((n_items, n_items), dtype=np.float32)
-    for gap in range(1, steps + 1):
+    for gap in range(1, min(steps, int(lengths.max(initial=0)) - 1) + 1):  # no history has more
         source = place[place + gap < end]
         weight = np.full(len(source), decay ** (gap - 1), dtype=np.float32)
         counts = counts + sp.csr_matrix((weight, (items[source], items[source + gap])), shape=counts.shape)

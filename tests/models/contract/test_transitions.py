@@ -103,6 +103,18 @@ def test_it_is_added_to_the_scores_and_has_no_part_in_training() -> None:
     assert not both.scorer(data.catalog)(asked).requires_grad
 
 
+def test_a_model_s_settings_say_how_it_counts() -> None:
+    data, config = ring(), TransitionConfig(steps=1, backward=0.5, recency=0.9)
+    built = with_prior(data, prior="transitions", trust=TRUST, transitions=config.model_dump())
+    expected, history = transition_prior(data.sequences, 8, LENGTH, TRUST, config), torch.tensor([[2, 3, 4]])
+    torch.testing.assert_close(built.counted.of(history), expected.of(history), atol=0, rtol=1e-6)
+    for other in (
+        transition_prior(data.sequences, 8, 50, TRUST, config),
+        with_prior(data, prior="transitions").counted,
+    ):
+        assert not torch.allclose(other.of(history), expected.of(history))
+
+
 def test_a_ring_is_walked_on_without_training() -> None:
     """Everybody walks round a ring: the prior alone names the next item, whatever the untrained model says."""
     data = ring()
