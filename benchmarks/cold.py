@@ -11,10 +11,10 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.data import REAL, citeulike
-from benchmarks.paired import Row, paired_tests, per_user_file
+from benchmarks.paired import p_cells, paired_tests, save_values, values_file
 from benchmarks.record import record, timed
 from benchmarks.rows import RESULTS, Task, by_data, command_line
-from benchmarks.tables import best_first, head, line, p_value, spread
+from benchmarks.tables import Row, best_first, head, line, spread
 from modalmix.data import Dataset
 from modalmix.evaluation import EvaluateConfig, fit_calibration, validation_score
 from modalmix.evaluation import evaluate as evaluate_scorer
@@ -94,7 +94,7 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     testing = split.testing()
     evaluation = evaluate_scorer(fitted.scorer(), testing, config)
     uncalibrated = evaluate_scorer(plain, testing, config.replace(pools=("all",), floors=False))
-    evaluation.save_per_user(per_user_file(RESULTS, Task(key, dict).id))
+    save_values(values_file(RESULTS, Task(key, dict).id), evaluation.per_user, "ndcg@20")
     return {
         **record(fitted, dataset, split, train, "python -m benchmarks.cold"),
         "calibrations": calibrations,
@@ -114,8 +114,8 @@ def _setting(name: str, value: Any) -> str:
     return f"({value[0]} only)" if name == "modalities" else f"{name}={value}"
 
 
-def tests_against_mamex(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
-    """(model, pool) -> p of the paired t-test of its NDCG@20 against the default mamex, Holm-corrected over the models.
+def tests_against_mamex(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """(model, pool) -> p of the paired t-test of its NDCG@20 against the default mamex, as a cell.
 
     On the one official split a closed form has one row, which stands against every seed of mamex.
     """
@@ -124,11 +124,11 @@ def tests_against_mamex(rows: list[dict[str, Any]]) -> dict[tuple[str, str], flo
         alone = row["data"] == "citeulike" and row["model"] in CLOSED
         return range(DATA["citeulike"][0]) if alone else [row["split_seed"]]
 
-    return {
-        (name, pool): p
-        for pool in ("cold", "all")
-        for name, p in paired_tests(rows, RESULTS, "mamex", "ndcg@20", name_of, splits_of, pool).items()
-    }
+    cells = {}
+    for pool in ("cold", "all"):
+        found = paired_tests(rows, RESULTS, "mamex", "ndcg@20", name_of, splits_of, pool)
+        cells |= {(name, pool): p for name, p in p_cells(found, "cold", rows[0]["data"], pool).items()}
+    return cells
 
 
 def table() -> str:
@@ -154,7 +154,8 @@ def _section(data: str, rows: list[dict[str, Any]]) -> str:
     floors = [row["evaluation"]["pools"]["cold"]["floors"] for row in rows]
     lines += ["", f"Floor of the cold pool: random {mean(f['random']['ndcg@20'] for f in floors):.4f}."]
     if found:
-        lines += ["In brackets: p of the paired t-test against mamex over users, Holm-corrected over the models."]
+        lines += ["In brackets: p of the paired t-test against mamex over users, Holm-corrected over the models"]
+        lines += ["(a star: computed from values that were not kept)."]
     lines += ["", "Calibrations, validation NDCG@20 of the mixed pool (mean over the same rows):", ""]
     lines += head(["model", *CALIBRATIONS])
     for name, ones in sorted(groups):
@@ -167,9 +168,9 @@ def _values(rows: Iterable[Row], pool: str, metric: str) -> list[float]:
     return [row["evaluation"]["pools"][pool]["metrics"][metric]["mean"] for row in rows]
 
 
-def _mark(found: Mapping[tuple[str, str], float], name: str, pool: str) -> str:
+def _mark(found: Mapping[tuple[str, str], str], name: str, pool: str) -> str:
     p = found.get((name, pool))
-    return "" if p is None else f" (p {p_value(p)})"
+    return "" if p is None else f" (p {p})"
 
 
 def show(row: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.data import REAL
+from benchmarks.paired import values_file
 from modalmix.files import sha256_values
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,7 +32,7 @@ class Task:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """Row id -> row. A last line torn by a kill is ignored; its row runs again."""
+    """Row id -> row, the last of each id. A last line torn by a kill is ignored; its row runs again."""
     rows: dict[str, dict[str, Any]] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -51,15 +52,20 @@ def by_data(path: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def run(tasks: Iterable[Task], path: Path, report: Callable[[dict[str, Any]], None] = print) -> None:
-    """Measure the tasks that have no row yet, appending each row as soon as it is known.
+def run(
+    tasks: Iterable[Task],
+    path: Path,
+    report: Callable[[dict[str, Any]], None] = print,
+    whole: Callable[[str], bool] = lambda id: True,
+) -> None:
+    """Measure the tasks that have no row yet, or one that is not `whole`, appending each row as soon as it is known.
 
     Two processes may share a file: a row is one write of one line, and a task that another process has begun is
     marked by a claim file that dies with that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for task in tasks:
-        if task.id in read(path) or not _claim(path, task.id):
+        if (task.id in read(path) and whole(task.id)) or not _claim(path, task.id):
             continue
         row = {"id": task.id, **task.key, **task.measure()}
         _append(path, json.dumps(row))
@@ -74,6 +80,9 @@ def command_line(
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--only", nargs="*", default=[], help="run only rows whose key contains all these texts")
     parser.add_argument("--skip", nargs="*", default=[], help="leave out rows whose key contains one of these texts")
+    parser.add_argument(
+        "--values", action="store_true", help="run rows again whose per-user values are missing; the new row counts"
+    )
     parser.add_argument("--table", action="store_true", help="only write the table")
     options = parser.parse_args()
     if options.table:
@@ -84,7 +93,8 @@ def command_line(
     torch.set_num_threads(1)
     keys = [(task, str(dict(task.key))) for task in tasks()]
     chosen = [task for task, key in keys if all(text in key for text in options.only)]
-    run([one for one in chosen if not any(text in str(dict(one.key)) for text in options.skip)], path, report)
+    chosen = [one for one in chosen if not any(text in str(dict(one.key)) for text in options.skip)]
+    run(chosen, path, report, lambda id: not options.values or values_file(path.parent, id).exists())
 
 
 def _append(path: Path, line: str) -> None:

@@ -1,10 +1,11 @@
 """What the result tables share: rows by name, best first, and the cells of a line."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, stdev
+from typing import Any
 
-from benchmarks.paired import Row
+Row = Mapping[str, Any]
 
 
 def best_first(
@@ -32,9 +33,9 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
-def p_value(p: float | None) -> str:
-    """A cell; empty where there is no test."""
-    return "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}"
+def p_value(p: float) -> str:
+    """A cell."""
+    return "< .001" if p < 0.001 else f"{p:.3f}"
 
 
 def costs(rows: Sequence[Row]) -> list[str]:

@@ -53,3 +53,12 @@ def test_a_row_that_a_living_process_runs_is_left_to_it(tmp_path: Path) -> None:
     run([task("one", calls)], file, lambda row: None)
     assert calls == ["one"]
     assert json.loads(file.read_text())["value"] == 1
+
+
+def test_a_row_that_is_not_whole_runs_again_and_the_new_one_counts(tmp_path: Path) -> None:
+    calls: list[str] = []
+    file, whole = tmp_path / "results.jsonl", task("one", calls).id
+    run([task("one", calls), task("two", calls)], file, lambda row: None)
+    run([task("one", calls), task("two", calls)], file, lambda row: None, lambda id: id == whole)
+    assert calls == ["one", "two", "two"]
+    assert [row["value"] for row in read(file).values()] == [1, 3]
