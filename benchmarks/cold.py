@@ -2,7 +2,7 @@
 
 Whole items are held out; three pools (cold, warm, all). Training, early stopping and the calibration of cold items see
 validation only; the test split is ranked once a row. Every model runs with its defaults on every data set. Per-user
-values, which the paired tests need, go to results/per_user/ (not committed: 30 kB to 1 MB a row).
+values, which the paired tests need, go to results/per_user/.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

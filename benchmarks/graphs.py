@@ -3,7 +3,7 @@
 Rows grow in results/graphs.jsonl. Selection and early stopping see validation only (Recall@20, train items masked);
 the test split is ranked once a row: with mask=train (the field's protocol), mask=seen, and for users and items of the
 long tail. Every model runs with its defaults on every data set, BM3 with its features trained. Per-user values, which
-the paired tests need, go to results/per_user/ (not committed).
+the paired tests need, go to results/per_user/.
 """
 
 import time

@@ -3,7 +3,7 @@
 Rows grow in results/sequences.jsonl. Selection and early stopping see each user's last but one event only (NDCG@10,
 nothing masked); the last one is ranked once a row, among all items: with mask=none, where what somebody has met stays a
 candidate (the protocol of this family), and with mask=seen. Every model runs with its defaults on every data set.
-Per-user values, which the paired tests need, go to results/per_user/ (not committed).
+Per-user values, which the paired tests need, go to results/per_user/.
 """
 
 import time
