@@ -97,7 +97,7 @@ def tasks() -> Iterator[Task]:
 
 def variants(data: str) -> dict[str, dict[str, Any]]:
     """Name -> settings of the ablations: the model's own, and each modality alone."""
-    alone = {f"{name} alone": {"modalities": [name]} for name in DATA[data][0]}
+    alone = {f"{name} alone": {"modalities": [name], "init_modalities": [name]} for name in DATA[data][0]}
     own = find_model("cammsr").config.ablations
     return {name: dict(given) for name, given in own.items() if name != "no-prior"} | alone  # a preset here
 

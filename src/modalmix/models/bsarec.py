@@ -35,6 +35,8 @@ EPS = 1e-12  # of every LayerNorm, as published: at first the input's variance i
 class BSARecConfig(TransformerConfig):
     """Settings of BSARec."""
 
+    hidden: int = Field(512, ge=1)
+    """Hidden width of the network in a layer; published: four times dim."""
     alpha: float = Field(0.7, ge=0, le=1)
     """Share of the filter in a layer; the rest is attention's."""
     cutoff: int = Field(5, ge=0)
@@ -43,6 +45,7 @@ class BSARecConfig(TransformerConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "dim": 64,
+            "hidden": 256,
             "init_std": 0.02,
             "heads": 1,
             "dropout": 0.5,
