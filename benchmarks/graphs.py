@@ -39,7 +39,10 @@ DATA = {  # name -> seeds, modalities, what the features are
 CLOSED = ("popularity", "itemknn", "ease", "graphfilter")
 TRAINED = ("magnet", "smore", "freedom", "mgcn", "lattice", "bm3", "lightgcn", "bprmf", "vbpr")
 STRONGER = {"bm3": "trained"}  # on validation than the default, which freezes features (docs/models/bm3.md)
-FOR_ONE_SET = (("smore", "amazon-sports", "sports"),)  # published settings of one data set, beside the default
+BESIDE = (  # beside the default: published settings of one data set, and FREEDOM's published loss
+    ("smore", "amazon-sports", "sports"),
+    *(("freedom", data, "no-l2") for data in DATA),
+)
 PRESETS = ("no-prior", "paper")
 ABLATIONS = "amazon-baby"
 SPARSE, TAIL = 3, 0.8  # train events of a sparse user at most; quantile of item degrees below which the long tail is
@@ -55,7 +58,7 @@ def tasks() -> Iterator[Task]:
             if seed < seeds:
                 for model in TRAINED:
                     yield task(model, data, seed, STRONGER.get(model, "default"))
-    for model, data, preset in FOR_ONE_SET:
+    for model, data, preset in BESIDE:
         for seed in range(DATA[data][0]):
             yield task(model, data, seed, preset)
     for seed in range(2):
