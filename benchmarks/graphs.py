@@ -41,6 +41,7 @@ TRAINED = ("magnet", "smore", "freedom", "mgcn", "lattice", "bm3", "lightgcn", "
 STRONGER = {"bm3": "trained"}  # on validation than the default, which freezes features (docs/models/bm3.md)
 BESIDE = (  # beside the default: published settings of one data set, and FREEDOM's published loss
     ("smore", "amazon-sports", "sports"),
+    ("bm3", "amazon-sports", "sports"),
     *(("freedom", data, "no-l2") for data in DATA),
 )
 PRESETS = ("no-prior", "paper")

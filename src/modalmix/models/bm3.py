@@ -52,6 +52,7 @@ class BM3Config(ItemGraphConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"trainable_features": True, "lr": 1e-3, "epochs": 1000, "patience": 20, "eval_every": 1},
         "trained": {"trainable_features": True},
+        "sports": {"trainable_features": True, "reg": 0.01},
     }
 
 
