@@ -44,7 +44,7 @@ DATA = {  # name -> modalities, what it is
     "amazon-beauty": (("text_keywords",), "Keyword text (MiniLM); categories: attribute numbers, brands among them"),
 }
 COMMON = {"precision": "bfloat16"}  # level on validation where compared, and faster (docs/models/cammsr.md)
-CONTENT_IDS = {"id_init": "content"}
+CONTENT_IDS = {"id_init": "content", "epochs": 12}
 PRIOR = {"prior": "transitions"}
 CLOSED = ("popularity", "itemknn", "transitions")
 TRAINED: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -60,6 +60,11 @@ TRAINED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("hm4sr", {}),
     ("bsarec", {}),
     ("bsarec", CONTENT_IDS),
+)
+SHORT = (  # a quarter of the default's epochs: what that is worth
+    *(("sasrec", data) for data in DATA),
+    ("gru4rec", "movielens-posters"),
+    ("gru4rec", "amazon-beauty"),
 )
 STRONGEST: tuple[tuple[str, dict[str, Any]], ...] = (  # on validation, of the rows of seed 0; closed forms have no seed
     ("sasrec", CONTENT_IDS),
@@ -78,6 +83,8 @@ def tasks() -> Iterator[Task]:
         for model, settings in TRAINED:
             if model not in NEED_TIMES or data == "movielens-posters":
                 yield task(model, data, 0, settings)
+    for model, data in SHORT:
+        yield task(model, data, 0, {"epochs": 12})
     for data in DATA:
         yield task("cammsr", data, 0, preset="no-prior")
     for seed in range(1, SEEDS):

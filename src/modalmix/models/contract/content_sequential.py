@@ -23,6 +23,8 @@ class SequenceContentConfig(TransformerConfig):
 
     id_init: Start = "content"
     """What the id table starts from: random numbers, or whitened principal components of the items' content."""
+    epochs: int = Field(12, ge=1)
+    """Most epochs: those over which the learning rate falls."""
     modalities: tuple[str, ...] | None = None
     """Names of the content modalities to use; all of the catalogue's without it."""
     standardize: bool = True
