@@ -1,11 +1,15 @@
 """ALS against its objective, and against the exact solution of a half step."""
 
+import os
+import warnings
 from itertools import pairwise
 
+import implicit.utils
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from modalmix.nn.als import als_factors, fold_in_users
 
@@ -109,3 +113,14 @@ def test_a_user_folded_in_by_hand() -> None:
 
 def test_folding_in_where_all_met_items_are_zeros_is_zeros(met: sp.csr_matrix) -> None:
     assert not bool(fold_in_users(met, torch.zeros(25, DIM), REG, ALPHA).any())
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="BLAS has one thread there")
+def test_the_threads_of_blas_are_held_back_and_given_back(met: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the library warns, and is slow."""
+    monkeypatch.setattr(implicit.utils, "_checked_blas_config", False)  # it warns once a process
+    with threadpool_limits(2, "blas"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, items = als_factors(met, DIM, REG, ALPHA, iterations=2, seed=0)
+        fold_in_users(met, items, REG, ALPHA)
+        assert 2 in {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}

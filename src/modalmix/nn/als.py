@@ -5,12 +5,32 @@ p_ui = 1 and c_ui = alpha where u met i, p_ui = 0 and c_ui = 1 elsewhere
 """
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+
+@contextmanager
+def _solver(dim: int, reg: float, alpha: float, **settings: Any) -> Iterator[Any]:
+    """The library's solver in as many threads as torch has, those of BLAS held back: it warns of them otherwise."""
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield AlternatingLeastSquares(
+            factors=dim,
+            regularization=reg,
+            alpha=alpha,
+            num_threads=torch.get_num_threads(),
+            dtype=np.float32,
+            **settings,
+        )
 
 
 def als_factors(
@@ -20,21 +40,9 @@ def als_factors(
 
     The same bits for the same seed: each factor is solved by itself, whatever the number of threads.
     """
-    from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
-
-    solver = AlternatingLeastSquares(
-        factors=dim,
-        regularization=reg,
-        alpha=alpha,
-        iterations=iterations,
-        random_state=seed,
-        num_threads=torch.get_num_threads(),
-        dtype=np.float32,
-    )
     draw = np.random.default_rng(seed).standard_normal((met.shape[0], dim)) / dim
-    solver.item_factors = (met.T @ draw).astype(np.float32)  # so that the order of the items does not matter
-    with threadpool_limits(1, "blas"):  # the solver has its own threads
+    with _solver(dim, reg, alpha, iterations=iterations, random_state=seed) as solver:
+        solver.item_factors = (met.T @ draw).astype(np.float32)  # so that the order of the items does not matter
         solver.fit(met.astype(np.float32), show_progress=False)
     users, items = torch.from_numpy(solver.user_factors), torch.from_numpy(solver.item_factors)
     users[torch.from_numpy(np.diff(met.indptr) == 0)] = 0.0
@@ -46,13 +54,9 @@ def fold_in_users(
     met: sp.csr_matrix, items: Float[Tensor, "items dim"], reg: float, alpha: float
 ) -> Float[Tensor, "users dim"]:
     """User factors given item factors, exactly: one half step of ALS. A user without events gets zeros."""
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    solver = AlternatingLeastSquares(
-        factors=items.shape[1], regularization=reg, alpha=alpha, num_threads=torch.get_num_threads(), dtype=np.float32
-    )
-    solver.item_factors = np.ascontiguousarray(items.numpy())
-    return torch.from_numpy(solver.recalculate_user(np.arange(met.shape[0]), met.astype(np.float32)))
+    with _solver(items.shape[1], reg, alpha) as solver:
+        solver.item_factors = np.ascontiguousarray(items.numpy())
+        return torch.from_numpy(solver.recalculate_user(np.arange(met.shape[0]), met.astype(np.float32)))
 
 
 def fold_in_with_new_items(
