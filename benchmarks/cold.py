@@ -155,7 +155,7 @@ def _section(data: str, rows: list[dict[str, Any]]) -> str:
     lines += ["", f"Floor of the cold pool: random {mean(f['random']['ndcg@20'] for f in floors):.4f}."]
     if found:
         lines += ["In brackets: p of the paired t-test against mamex over users, Holm-corrected over the models"]
-        lines += ["(a star: computed from values that were not kept)."]
+        lines += ["(on the splits whose per-user values there are; a star: computed from values that were not kept)."]
     lines += ["", "Calibrations, validation NDCG@20 of the mixed pool (mean over the same rows):", ""]
     lines += head(["model", *CALIBRATIONS])
     for name, ones in sorted(groups):
