@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modalmix.nn.linear import frozen_linear
 
-_CHUNK = 1 << 22  # scores held at once: 16 MB in float32
+_CHUNK = 1 << 23  # scores held at once: 32 MB in float32
 _MULTIPLE = 32  # chunks have a multiple of so many rows: oneDNN keeps a kernel, a megabyte or two, for every new shape
 
 
@@ -68,9 +68,9 @@ class _FullSoftmax(torch.autograd.Function):
         positive = F.pad(positive, (0, len(queries) - count))
         weight = queries.new_full((len(queries), 1), 1 / max(1, count))
         weight[count:] = 0.0
-        grad_queries, grad_items = torch.empty_like(queries), torch.zeros_like(items)
         rows, read = _rows_of_a_chunk(len(items)), items.to(kind)
         columns = read.T.contiguous()
+        grad_queries, grad_columns = torch.empty_like(queries), torch.zeros_like(columns, dtype=items.dtype)
         total = queries.new_zeros(())
         for chunk, target, each, grad in zip(
             *(part.split(rows) for part in (queries, positive, weight, grad_queries)), strict=True
@@ -83,10 +83,9 @@ class _FullSoftmax(torch.autograd.Function):
             # d loss / d scores = (p / mass - one-hot) weight: both factors are applied on the side of length dim
             share, own, p = each / mass, items.index_select(0, target), p.to(kind)
             grad.copy_(frozen_linear(p, columns).to(items.dtype).mul_(share).sub_(own.mul_(each)))
-            grad_items += frozen_linear((chunk * share).T.contiguous().to(kind), p.T).T
-            grad_items.index_add_(0, target, chunk * each, alpha=-1)
-        grad_queries = grad_queries[:count]
-        ctx.save_for_backward(grad_queries, grad_items)
+            grad_columns += frozen_linear((chunk * share).T.contiguous().to(kind), p.T)
+        grad_items = grad_columns.T.contiguous().index_add_(0, positive, queries * weight, alpha=-1)
+        ctx.save_for_backward(grad_queries[:count], grad_items)
         return total
 
     @staticmethod
@@ -112,12 +111,9 @@ class _SampledSoftmax(torch.autograd.Function):
         positive, own_shift = (F.pad(one, (0, more)) for one in (positive, own_shift))
         weight = queries.new_full((len(queries), 1), 1 / max(1, count))
         weight[count:] = 0.0
-        grad_queries, grad_own, grad_others = (
-            torch.empty_like(queries),
-            torch.empty_like(own),
-            torch.zeros_like(others),
-        )
+        grad_queries, grad_own = torch.empty_like(queries), torch.empty_like(own)
         rows, columns = _rows_of_a_chunk(len(others)), others.T.contiguous()
+        grad_columns = torch.zeros_like(columns)
         total = queries.new_zeros(())
         for chunk, mine, target, mine_shift, each, to_queries, to_own in zip(
             *(part.split(rows) for part in (queries, own, positive, own_shift, weight, grad_queries, grad_own)),
@@ -134,8 +130,8 @@ class _SampledSoftmax(torch.autograd.Function):
             pull = share * scored.exp() - each  # d loss / d own score
             to_queries.copy_(frozen_linear(p, columns).mul_(share).add_(mine * pull))
             to_own.copy_(chunk * pull)
-            grad_others += frozen_linear((chunk * share).T.contiguous(), p.T).T
-        ctx.save_for_backward(grad_queries[:count], grad_own[:count], grad_others)
+            grad_columns += frozen_linear((chunk * share).T.contiguous(), p.T)
+        ctx.save_for_backward(grad_queries[:count], grad_own[:count], grad_columns.T.contiguous())
         return total
 
     @staticmethod
