@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modalmix.nn.linear import frozen_linear
 
-_CHUNK = 1 << 23  # scores held at once: 32 MB in float32
+_CHUNK = 1 << 22  # scores held at once: 16 MB in float32
 _MULTIPLE = 32  # chunks have a multiple of so many rows: oneDNN keeps a kernel, a megabyte or two, for every new shape
 
 
