@@ -68,7 +68,7 @@ SHORT = (  # a quarter of the default's epochs: what that is worth
 )
 STRONGEST: tuple[tuple[str, dict[str, Any]], ...] = (  # on validation, of the rows of seed 0; closed forms have no seed
     ("sasrec", CONTENT_IDS | PRIOR),
-    ("gru4rec", CONTENT_IDS),  # the strongest without a prior on every set, closely before the next
+    ("fdsa", {}),  # without a prior the strongest that is needed on every set: hm4sr reads times
     ("sasrec", CONTENT_IDS),
 )
 NEED_TIMES = {"hm4sr"}  # the amazon sets know an order, no times
