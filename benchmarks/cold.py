@@ -154,7 +154,8 @@ def _section(data: str, rows: list[dict[str, Any]]) -> str:
     floors = [row["evaluation"]["pools"]["cold"]["floors"] for row in rows]
     lines += ["", f"Floor of the cold pool: random {mean(f['random']['ndcg@20'] for f in floors):.4f}."]
     if found:
-        lines += ["In brackets: p of the paired t-test against mamex over users, Holm-corrected over the models"]
+        lines += ["In brackets: p of the paired t-test against mamex over users, Holm-corrected over the other models,"]
+        lines += ["and apart from them over the other forms of mamex"]
         lines += ["(on the splits whose per-user values there are; a star: computed from values that were not kept)."]
     lines += ["", "Calibrations, validation NDCG@20 of the mixed pool (mean over the same rows):", ""]
     lines += head(["model", *CALIBRATIONS])

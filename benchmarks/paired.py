@@ -51,8 +51,10 @@ def paired_tests(
     splits_of: Callable[[Row], Iterable[int]],
     pool: str = "all",
 ) -> dict[str, float]:
-    """Name -> p of the paired t-test of `metric` against `ours` over users, Holm-corrected over the names.
+    """Name -> p of the paired t-test of `metric` against `ours` over users, Holm-corrected within two families.
 
+    The other models, and the other forms of `ours` (names that begin with it: presets, ablations), answer two questions:
+    which models are beaten, and which part earns its place. One more ablation changes no p of another model.
     Each is compared on the splits (or seeds) that both have; a user counts once, on however many there are. A row
     stands for all of its `splits_of`: a closed form has one row for every seed. Rows without per-user values are left
     out; without those of `ours` there is no test.
@@ -68,8 +70,10 @@ def paired_tests(
         return {}
     one = tables.pop(ours)
     others = {name: other for name, other in tables.items() if set(one["split"]) & set(other["split"])}
-    raw = [compare(one, other, metric, resamples=0).p_t for other in others.values()]
-    return dict(zip(others, holm(raw), strict=True))
+    raw = {name: compare(one, other, metric, resamples=0).p_t for name, other in others.items()}
+    forms = {name: p for name, p in raw.items() if name.split()[0] == ours}
+    models = {name: p for name, p in raw.items() if name not in forms}
+    return {name: p for family in (models, forms) for name, p in zip(family, holm(list(family.values())), strict=True)}
 
 
 def p_cells(found: Mapping[str, float], table: str, data: str, pool: str = "all") -> dict[str, str]:

@@ -235,9 +235,10 @@ Made by `python -m benchmarks.sequences`, which runs only missing rows; settings
 row are in `sequences.jsonl`. Each user's last event is the test, the one before validation; equal times stand in the
 order of the file. Full ranking over all items. Mean ± sd over n seeds. Selection by validation NDCG@10, mask=none.
 mask=none keeps what somebody has met among the candidates; mask=seen leaves it out. p: paired t-test of NDCG@10
-(mask=none) against cammsr over users, Holm-corrected over the models, on the seeds whose per-user values there are (a
-star: computed from values that were not kept). Every model has its defaults but for the settings named, and for
-precision=bfloat16 (validation of cammsr on amazon-beauty, one seed: .0585 with it and without, 13 % less CPU time).
+(mask=none) against cammsr over users, Holm-corrected over the other models, and apart from them over the other forms
+of cammsr, on the seeds whose per-user values there are (a star: computed from values that were not kept). Every model
+has its defaults but for the settings named, and for precision=bfloat16 (validation of cammsr on amazon-beauty, one
+seed: .0585 with it and without, 13 % less CPU time).
 validation: of the scores before it is fitted there how far a prior of counted transitions is trusted; cammsr has one
 by default, the preset no-prior and the baselines as published do not. All but popularity are asked at test with
 everything that came before, the validation event included, and learn from train events alone. CPU seconds were

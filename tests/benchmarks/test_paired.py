@@ -56,6 +56,25 @@ def test_models_are_paired_on_the_seeds_that_both_have(tmp_path: Path) -> None:
     assert p_of(tmp_path, "a0 a1 b0 c2") == {"b": pytest.approx(stats.ttest_rel(one, other).pvalue, rel=1e-6)}
 
 
+def test_an_ablation_changes_no_p_of_another_model(tmp_path: Path) -> None:
+    """Holm by hand: the smaller of two p is doubled; a family of one stays as it is."""
+    rng = np.random.default_rng(3)
+    values = {name: rng.random(4).tolist() for name in ("a", "b", "c", "a no-swap")}
+    values["ab"] = values["b"]  # begins with the letter of ours, and is another model
+    raw = {name: float(stats.ttest_rel(values["a"], others).pvalue) for name, others in values.items() if name != "a"}
+    for name in values:
+        keep(tmp_path, name, values[name])
+
+    def tested(*names: str) -> dict[str, float]:
+        given = [{"id": name, "name": name, "seed": 0} for name in names]
+        return paired_tests(given, tmp_path, "a", "recall@20", lambda row: row["name"], lambda row: [row["seed"]])
+
+    two = tested("a", "b", "c")
+    assert min(two.values()) == pytest.approx(2 * min(raw["b"], raw["c"]), rel=1e-5)
+    assert tested("a", "b", "c", "a no-swap") == two | {"a no-swap": pytest.approx(raw["a no-swap"], rel=1e-5)}
+    assert tested("a", "ab", "a no-swap")["ab"] == pytest.approx(raw["b"], rel=1e-5)
+
+
 def test_there_is_no_test_without_values(tmp_path: Path) -> None:
     keep(tmp_path, "b0", [0.0, 0.5, 1.0, 0.25])
     assert p_of(tmp_path, "a0 b0") == {}  # ours has none
