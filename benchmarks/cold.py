@@ -12,15 +12,15 @@ from typing import Any
 
 from benchmarks.data import REAL, citeulike
 from benchmarks.paired import p_cells, paired_tests, save_values, values_file
-from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, by_data, command_line
+from benchmarks.record import record, timed_fit
+from benchmarks.rows import RESULTS, Task, by_data, command_line, training_folder
 from benchmarks.tables import Row, best_first, head, line, spread
 from modalmix.data import Dataset
 from modalmix.evaluation import EvaluateConfig, fit_calibration, validation_score
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import calibrate, find_model
 from modalmix.pipeline import load_data, split_data
-from modalmix.train import TrainConfig, fit
+from modalmix.train import TrainConfig
 from modalmix.train.testing import POOLS_OF_A_COLD_SPLIT
 
 FILE = RESULTS / "cold.jsonl"
@@ -83,18 +83,19 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in found.config.model_fields:
         settings["seed"] = 2025 + key["split_seed"]
     train = TrainConfig(progress=False, metric="ndcg@20")
-    fitted, seconds = timed(lambda: fit(found, split, found.config.preset(key["preset"], **settings), train))
+    config, id = found.config.preset(key["preset"], **settings), Task(key, dict).id
+    fitted, seconds = timed_fit(found, split, config, train, training_folder(id))
     plain, validation = fitted.model.scorer(dataset.catalog), split.validation()
     calibrations = {}
     for kind in CALIBRATIONS:
         one = fit_calibration(plain, validation, kind)  # type: ignore[arg-type]
         score = validation_score(calibrate(plain, fitted.warm, one), validation, "ndcg@20", "seen", "all")
         calibrations[kind] = {"scale": one.scale, "offset": one.offset, "validation": score}
-    config = EvaluateConfig(metrics=METRICS, ks=KS, mask="seen", pools=POOLS_OF_A_COLD_SPLIT)
+    ranking = EvaluateConfig(metrics=METRICS, ks=KS, mask="seen", pools=POOLS_OF_A_COLD_SPLIT)
     testing = split.testing()
-    evaluation = evaluate_scorer(fitted.scorer(), testing, config)
-    uncalibrated = evaluate_scorer(plain, testing, config.replace(pools=("all",), floors=False))
-    save_values(values_file(RESULTS, Task(key, dict).id), evaluation.per_user, "ndcg@20")
+    evaluation = evaluate_scorer(fitted.scorer(), testing, ranking)
+    uncalibrated = evaluate_scorer(plain, testing, ranking.replace(pools=("all",), floors=False))
+    save_values(values_file(RESULTS, id), evaluation.per_user, "ndcg@20")
     return {
         **record(fitted, dataset, split, train, "python -m benchmarks.cold"),
         "calibrations": calibrations,

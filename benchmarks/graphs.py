@@ -17,15 +17,15 @@ import numpy as np
 
 from benchmarks.data import REAL
 from benchmarks.paired import p_cells, paired_tests, save_values, values_file
-from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, by_data, command_line
+from benchmarks.record import record, timed_fit
+from benchmarks.rows import RESULTS, Task, by_data, command_line, training_folder
 from benchmarks.tables import Row, best_first, costs, head, line, spread
 from modalmix.data import Dataset, Holdout
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model
 from modalmix.pipeline import load_data, split_data
-from modalmix.train import TrainConfig, fit
+from modalmix.train import TrainConfig
 
 FILE, TABLE = RESULTS / "graphs.jsonl", RESULTS / "graphs.md"
 METRICS, KS = ("recall", "ndcg"), (10, 20, 50)
@@ -91,17 +91,18 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(found.config.ablations[key["variant"]]) if key["variant"] else {}
     if "seed" in found.config.model_fields:
         settings["seed"] = 2025 + key["seed"]
-    train = TrainConfig(progress=False, metric="recall@20", mask="train")
-    fitted, seconds = timed(lambda: fit(found, split, found.config.preset(key["preset"], **settings), train))
+    train = TrainConfig(progress=False, metric="recall@20", mask="train", checkpoint_every=10)
+    config, id = found.config.preset(key["preset"], **settings), Task(key, dict).id
+    fitted, seconds = timed_fit(found, split, config, train, training_folder(id))
     scorer, testing = fitted.scorer(), split.testing()
-    config = EvaluateConfig(metrics=METRICS, ks=KS, mask="train", pools=("all",))
+    ranking = EvaluateConfig(metrics=METRICS, ks=KS, mask="train", pools=("all",))
     cpu = time.process_time()
-    results = {"train": evaluate_scorer(scorer, testing, config)}
+    results = {"train": evaluate_scorer(scorer, testing, ranking)}
     seconds["ranking_cpu_s"] = round(time.process_time() - cpu, 2)
-    results["seen"] = evaluate_scorer(scorer, testing, config.replace(mask="seen", floors=False))
+    results["seen"] = evaluate_scorer(scorer, testing, ranking.replace(mask="seen", floors=False))
     for name, part in tails(testing).items():
-        results[name] = evaluate_scorer(scorer, part, config.replace(floors=False))
-    save_values(values_file(RESULTS, Task(key, dict).id), results["train"].per_user, "recall@20")
+        results[name] = evaluate_scorer(scorer, part, ranking.replace(floors=False))
+    save_values(values_file(RESULTS, id), results["train"].per_user, "recall@20")
     history = fitted.result.history
     return {
         **record(fitted, dataset, split, train, "python -m benchmarks.graphs"),

@@ -53,8 +53,9 @@ def paired_tests(
 ) -> dict[str, float]:
     """Name -> p of the paired t-test of `metric` against `ours` over users, Holm-corrected within two families.
 
-    The other models, and the other forms of `ours` (names that begin with it: presets, ablations), answer two questions:
-    which models are beaten, and which part earns its place. One more ablation changes no p of another model.
+    The other models, and the other forms of `ours` (names that begin with it: presets, ablations), answer two
+    questions: which models are beaten, and which part earns its place. One more ablation changes no p of another model.
+
     Each is compared on the splits (or seeds) that both have; a user counts once, on however many there are. A row
     stands for all of its `splits_of`: a closed form has one row for every seed. Rows without per-user values are left
     out; without those of `ours` there is no test.

@@ -1,8 +1,9 @@
-"""A results file that grows row by row: kill it, start it again, and only the missing rows run."""
+"""A results file that grows row by row: kill it, start it again: missing rows run, a torn one from its checkpoint."""
 
 import argparse
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,14 @@ class Task:
     def id(self) -> str:
         """Short content hash of the key."""
         return sha256_values(dict(self.key))[:12]
+
+
+def training_folder(id: str, results: Path = RESULTS) -> Path:
+    """Where the training of a row is kept until the row is there: a killed one goes on at its last checkpoint.
+
+    Delete it when the code of that model has changed in between: settings and data are compared, code is not.
+    """
+    return results / "runs" / id
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -60,8 +69,9 @@ def run(
 ) -> None:
     """Measure the tasks that have no row yet, or one that is not `whole`, appending each row as soon as it is known.
 
-    Two processes may share a file: a row is one write of one line, and a task that another process has begun is
-    marked by a claim file that dies with that process.
+    What a task leaves in its `training_folder` stays there until it has its row. Two processes may share a file: a row
+    is one write of one line, and a task that another process has begun is marked by a claim file that dies with that
+    process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for task in tasks:
@@ -69,6 +79,7 @@ def run(
             continue
         row = {"id": task.id, **task.key, **task.measure()}
         _append(path, json.dumps(row))
+        shutil.rmtree(training_folder(task.id, path.parent), ignore_errors=True)
         _claim_file(path, task.id).unlink(missing_ok=True)
         report(row)
 

@@ -18,15 +18,15 @@ import polars as pl
 
 from benchmarks.data import REAL
 from benchmarks.paired import p_cells, paired_tests, save_values, values_file
-from benchmarks.record import record, timed
-from benchmarks.rows import RESULTS, Task, by_data, command_line
+from benchmarks.record import record, timed_fit
+from benchmarks.rows import RESULTS, Task, by_data, command_line, training_folder
 from benchmarks.tables import Row, best_first, costs, head, line, spread
 from modalmix.data import Catalog, Dataset
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model
 from modalmix.pipeline import load_data, split_data
-from modalmix.train import TrainConfig, fit
+from modalmix.train import TrainConfig
 
 FILE, TABLE = RESULTS / "sequences.jsonl", RESULTS / "sequences.md"
 METRICS, KS = ("recall", "ndcg", "mrr"), (5, 10, 20)
@@ -160,14 +160,15 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in found.config.model_fields:
         settings |= {**COMMON, "seed": 2025 + key["seed"]}
     train = TrainConfig(progress=False, metric=TESTED, mask="none")
-    fitted, seconds = timed(lambda: fit(found, split, found.config.preset(key["preset"], **settings), train))
+    config, id = found.config.preset(key["preset"], **settings), Task(key, dict).id
+    fitted, seconds = timed_fit(found, split, config, train, training_folder(id))
     scorer, testing = fitted.scorer(), split.testing()
-    config = EvaluateConfig(metrics=METRICS, ks=KS, mask="none", pools=("all",))
+    ranking = EvaluateConfig(metrics=METRICS, ks=KS, mask="none", pools=("all",))
     cpu = time.process_time()
-    results = {"none": evaluate_scorer(scorer, testing, config)}
+    results = {"none": evaluate_scorer(scorer, testing, ranking)}
     seconds["ranking_cpu_s"] = round(time.process_time() - cpu, 2)
-    results["seen"] = evaluate_scorer(scorer, testing, config.replace(mask="seen", floors=False))
-    save_values(values_file(RESULTS, Task(key, dict).id), results["none"].per_user, TESTED)
+    results["seen"] = evaluate_scorer(scorer, testing, ranking.replace(mask="seen", floors=False))
+    save_values(values_file(RESULTS, id), results["none"].per_user, TESTED)
     return {
         **record(fitted, dataset, split, train, "python -m benchmarks.sequences"),
         **seconds,
