@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import modalmix
 from benchmarks.data import REAL
 from benchmarks.paired import values_file
 from modalmix.files import sha256_values
@@ -35,9 +37,15 @@ class Task:
 def training_folder(id: str, results: Path = RESULTS) -> Path:
     """Where the training of a row is kept until the row is there: a killed one goes on at its last checkpoint.
 
-    Delete it when the code of that model has changed in between: settings and data are compared, code is not.
+    Its name has a hash of the package's code: no row is trained half by one version and half by another.
     """
-    return results / "runs" / id
+    return results / "runs" / f"{id}-{_code()}"
+
+
+@cache
+def _code() -> str:
+    sources = sorted(Path(modalmix.__file__).parent.rglob("*.py"))
+    return sha256_values([source.read_text(encoding="utf-8") for source in sources])[:12]
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -79,7 +87,8 @@ def run(
             continue
         row = {"id": task.id, **task.key, **task.measure()}
         _append(path, json.dumps(row))
-        shutil.rmtree(training_folder(task.id, path.parent), ignore_errors=True)
+        for trained in training_folder(task.id, path.parent).parent.glob(f"{task.id}-*"):
+            shutil.rmtree(trained)
         _claim_file(path, task.id).unlink(missing_ok=True)
         report(row)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import benchmarks.record
+import benchmarks.rows
 from benchmarks.record import record, timed_fit
 from benchmarks.rows import Task, run, training_folder
 from modalmix.data import Catalog, Dataset, IdMap, Interactions, Split
@@ -66,6 +67,21 @@ def test_a_killed_row_goes_on_and_equals_an_unbroken_one(
     for name in ("weights", "validation", "best_epoch", "epochs", "stopped", "config"):
         assert broken[name] == whole[name]
     assert broken["epochs"] == 6
+
+
+def test_other_code_trains_in_another_folder_and_the_row_clears_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task({"model": "bprmf"}, lambda: {"value": 1})
+    before = training_folder(task.id, tmp_path)
+    monkeypatch.setattr(benchmarks.rows, "_code", lambda: "changed")
+    after = training_folder(task.id, tmp_path)
+    other = training_folder("another", tmp_path)
+    assert before != after
+    for folder in (before, after, other):
+        folder.mkdir(parents=True)
+    run([task], tmp_path / "rows.jsonl", lambda row: None)
+    assert [before.exists(), after.exists(), other.exists()] == [False, False, True]
 
 
 def test_a_trained_row_that_was_not_written_is_not_trained_again(tmp_path: Path, split: Split) -> None:
