@@ -11,12 +11,12 @@ from modalmix.nn import softmax
 from modalmix.nn.softmax import full_softmax_loss, sampled_softmax_loss
 
 
+@pytest.mark.parametrize("length", [1.0, 30.0])  # of the vectors: with 30 e^score would overflow without a shift
 @pytest.mark.parametrize("chunk", [1, 30, 1 << 22])
-def test_loss_and_gradients_equal_cross_entropy(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_and_gradients_equal_cross_entropy(chunk: int, length: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(softmax, "_CHUNK", chunk)
     torch.manual_seed(0)
-    q = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    h = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
+    q, h = ((length * torch.randn(n, 5, dtype=torch.float64)).requires_grad_() for n in (7, 11))
     positive = torch.tensor([0, 3, 3, 10, 5, 0, 1])
     (2.5 * full_softmax_loss(q, h, positive)).backward()
     ours = q.grad.clone(), h.grad.clone()
@@ -52,8 +52,24 @@ def test_huge_scores_stay_finite() -> None:
     assert bool(q.grad.isfinite().all())
 
 
-def test_one_item_has_no_loss() -> None:
-    assert float(full_softmax_loss(torch.randn(3, 2), torch.randn(1, 2), torch.zeros(3, dtype=torch.long))) == 0.0
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("largest", [64.0, 65.0, 80.0])  # on both sides of where scores are shifted
+def test_scores_near_the_limit_lose_nothing(largest: float, coarse: bool) -> None:
+    """Against double precision. The vectors have no more bits than bfloat16; e^score, rounded to it, is 2^-9 off."""
+    q = torch.full((3, 1), largest, requires_grad=True)
+    h = torch.tensor([[1.0]] * 400 + [[-1.0], [0.5]], requires_grad=True)
+    positive = torch.tensor([0, 400, 401])
+    loss = full_softmax_loss(q, h, positive, coarse=coarse)
+    expected = F.cross_entropy(q.double() @ h.double().T, positive)
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-5, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(loss, (q, h)), torch.autograd.grad(expected, (q, h)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-2 if coarse else 1e-5, atol=2**-9 if coarse else 1e-6)
+
+
+@pytest.mark.parametrize("length", [1.0, 100.0])
+def test_one_item_has_no_loss(length: float) -> None:
+    loss = full_softmax_loss(torch.randn(3, 2), torch.full((1, 2), length), torch.zeros(3, dtype=torch.long))
+    assert float(loss) == pytest.approx(0.0, abs=1e-6)
 
 
 def double(*shape: int) -> torch.Tensor:

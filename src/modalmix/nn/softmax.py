@@ -1,5 +1,6 @@
 """Softmax over many items without ever holding all its scores: in full, or estimated from a sample of them."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from modalmix.nn.linear import frozen_linear
 
 _CHUNK = 1 << 22  # scores held at once: 16 MB in float32
+_ROOM = 24  # in powers of e: a sum of numbers that far below the largest float, over a billion items, does not overflow
 _MULTIPLE = 32  # chunks have a multiple of so many rows: oneDNN keeps a kernel, a megabyte or two, for every new shape
 
 
@@ -55,6 +57,12 @@ def sampled_softmax_loss(
     return _SampledSoftmax.apply(queries, own, others, positive, sampled, own_shift, shift)
 
 
+def _within_range(queries: Float[Tensor, "batch dim"], items: Float[Tensor, "items dim"]) -> bool:
+    """Whether e^<q, h> can neither overflow nor vanish, nor its sum over the items: |<q, h>| <= |q| |h|."""
+    limit = math.log(torch.finfo(items.dtype).max) - _ROOM
+    return bool((queries.norm(dim=1) * items.norm(dim=1).max() < limit).all())
+
+
 def _rows_of_a_chunk(items: int) -> int:
     rows = max(1, _CHUNK // max(1, items))
     return rows - rows % _MULTIPLE if rows > _MULTIPLE else rows
@@ -68,17 +76,20 @@ class _FullSoftmax(torch.autograd.Function):
         positive = F.pad(positive, (0, len(queries) - count))
         weight = queries.new_full((len(queries), 1), 1 / max(1, count))
         weight[count:] = 0.0
-        rows, read = _rows_of_a_chunk(len(items)), items.to(kind)
-        columns = read.T.contiguous()
+        rows, columns = _rows_of_a_chunk(len(items)), items.to(kind).T.contiguous()
+        read = columns.T if coarse else items  # the same numbers; the faster layout for each kind of product
+        as_they_are = _within_range(queries, items)
         grad_queries, grad_columns = torch.empty_like(queries), torch.zeros_like(columns, dtype=items.dtype)
         total = queries.new_zeros(())
         for chunk, target, each, grad in zip(
             *(part.split(rows) for part in (queries, positive, weight, grad_queries)), strict=True
         ):
             p = frozen_linear(chunk.to(kind), read).to(items.dtype)
-            largest = p.amax(dim=1, keepdim=True)
-            scored = p.gather(1, target.unsqueeze(1)) - largest
-            mass = p.sub_(largest).exp_().sum(dim=1, keepdim=True)
+            scored = p.gather(1, target.unsqueeze(1))
+            if not as_they_are:  # a softmax does not feel a shift, which costs two passes over the scores
+                largest = p.amax(dim=1, keepdim=True)
+                p, scored = p.sub_(largest), scored - largest
+            mass = p.exp_().sum(dim=1, keepdim=True)
             total += ((mass.log() - scored) * each).sum()
             # d loss / d scores = (p / mass - one-hot) weight: both factors are applied on the side of length dim
             share, own, p = each / mass, items.index_select(0, target), p.to(kind)
