@@ -25,7 +25,7 @@ from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model
 from modalmix.pipeline import load_data, split_data
-from modalmix.train import TrainConfig
+from modalmix.train import TrainConfig, TrainResult
 
 FILE, TABLE = RESULTS / "graphs.jsonl", RESULTS / "graphs.md"
 METRICS, KS = ("recall", "ndcg"), (10, 20, 50)
@@ -103,12 +103,23 @@ def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     for name, part in tails(testing).items():
         results[name] = evaluate_scorer(scorer, part, ranking.replace(floors=False))
     save_values(values_file(RESULTS, id), results["train"].per_user, "recall@20")
-    history = fitted.result.history
     return {
         **record(fitted, dataset, split, train, "python -m benchmarks.graphs"),
-        "report": history[-1]["report"] if history else {},
+        **routing_facts(fitted.result),
         **seconds,
         "test": {name: result.to_dict() for name, result in results.items()},
+    }
+
+
+def routing_facts(result: TrainResult) -> dict[str, Any]:
+    """What the training record says of the epoch whose weights are served; the first epoch of stage 2, None if the
+    model has no stages or never came there; whether it was forced."""
+    reports = {row["epoch"]: row["report"] for row in result.history}
+    second = [epoch for epoch, report in reports.items() if report.get("stage") == 2]
+    return {
+        "report": reports.get(result.best_epoch, {}),
+        "stage_2_from": min(second, default=None),
+        "forced": any(report.get("forced") for report in reports.values()),
     }
 
 

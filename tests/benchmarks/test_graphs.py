@@ -1,5 +1,6 @@
 """The benchmark of graph models: sparse users, the long tail, and a table where one of them is empty."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import graphs
 from modalmix.data import Catalog, IdMap, Interactions
 from modalmix.data.split import Holdout
+from modalmix.train import TrainResult
 
 USERS, ITEMS = 3, 10
 
@@ -41,6 +43,18 @@ def test_tails_by_hand() -> None:
 def test_a_tail_that_nobody_is_in_is_left_out() -> None:
     assert list(graphs.tails(holdout(TRAIN, [(0, 9)]))) == ["long tail"]
     assert list(graphs.tails(holdout(TRAIN, [(0, 1)]))) == []
+
+
+def test_routing_facts_are_of_the_epoch_that_is_served() -> None:
+    reports = [{"stage": 1, "H_use": 0.9}, {"stage": 1, "H_use": 0.8, "forced": 1.0}, {"stage": 2, "H_use": 0.7}]
+    history = tuple({"epoch": k + 1, "report": report} for k, report in enumerate(reports))
+    result = TrainResult(1, 0.5, 3, "patience", 1.0, 1.0, 1, history)
+    facts = {"report": reports[0], "stage_2_from": 3, "forced": True}
+    assert graphs.routing_facts(result) == facts
+    assert graphs.routing_facts(replace(result, best_epoch=3))["report"] == reports[2]
+    plain = replace(result, history=({"epoch": 1, "report": {}},))
+    assert graphs.routing_facts(plain) == {"report": {}, "stage_2_from": None, "forced": False}
+    assert graphs.routing_facts(replace(result, best_epoch=0, history=()))["report"] == {}
 
 
 def test_the_table_has_a_dash_for_an_empty_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,12 @@ import torch
 
 import benchmarks.record
 import benchmarks.rows
-from benchmarks.record import record, timed_fit
+from benchmarks.record import forget_peak_memory, record, timed_fit
 from benchmarks.rows import Task, run, training_folder
 from modalmix.data import Catalog, Dataset, IdMap, Interactions, Split
 from modalmix.models.contract import find_model
 from modalmix.train import TrainConfig, fit
+from modalmix.train.device import peak_memory
 
 QUIET = TrainConfig(progress=False, metric="recall@20", checkpoint_every=2)
 
@@ -115,3 +116,12 @@ def test_a_closed_form_leaves_nothing_behind(tmp_path: Path, split: Split) -> No
     model = find_model("popularity")
     timed_fit(model, split, model.config(), QUIET, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc/self/clear_refs here")
+def test_the_peak_of_an_earlier_row_is_forgotten() -> None:
+    large = np.ones(50_000_000)
+    before = peak_memory(torch.device("cpu"))
+    del large
+    forget_peak_memory()
+    assert peak_memory(torch.device("cpu")) < before - 200_000_000

@@ -64,6 +64,15 @@ def test_what_is_no_exact_integer_finds_no_integer_id(asked):
     assert IdMap([1, 2]).find(asked).tolist() == [-1]
 
 
+@pytest.mark.parametrize("asked", [["1", 2], [["1"], 2], [{"a": 1}, 2], [object(), 2], [(1,), 2]])
+def test_ids_of_several_types_and_what_is_no_id(asked):
+    assert IdMap([1, 2]).find(asked).tolist()[1] == 1
+    assert IdMap([1, 2]).find(asked).tolist()[0] == (0 if asked[0] == "1" else -1)
+    assert IdMap(["x", "2"]).find(asked).tolist() == [-1, 1]
+    with pytest.raises(UnknownIdError, match="unknown"):
+        IdMap(["x", "2"]).rows(asked)
+
+
 def test_integral_floats_find_integer_ids():
     assert IdMap([1, 2]).find([2.0, 17.0, 1.0]).tolist() == [1, -1, 0]
 

@@ -74,6 +74,25 @@ def test_ordered_splits_with_time_leaks_are_problems(dataset_of):
     assert leak_report(given).problems == []
 
 
+def test_ties_in_time_are_noted(dataset_of):
+    start = 1_000_000_000
+    data = dataset_of(
+        [0, 0, 0, 0, 1, 1], [0, 1, 2, 3, 0, 1], time=[start, start + 1, start + 2, start + 2, start, start]
+    )
+    report = leak_report(make_split(data, SplitConfig(kind="leave-last-two-out")))
+    assert (report.tied_events, report.users_split_by_a_tie) == (4, 1)
+    assert report.problems == []
+    assert [note.split(":")[0] for note in report.notes][:1] == ["4 events share user and time with another one"]
+    assert "of 1 users the file's order says which of two such is held out" in report.notes
+    apart = leak_report(
+        make_split(
+            dataset_of([0] * 4, [0, 1, 2, 3], time=[start + k for k in range(4)]),
+            SplitConfig(kind="leave-last-two-out"),
+        )
+    )
+    assert not [note for note in apart.notes if "order" in note or "share" in note]
+
+
 def test_users_without_train(dataset_of):
     report = leak_report(split_from_labels(dataset_of([0, 1, 2], [0, 0, 0]), ["train", "valid", "test"]))
     assert report.users_without_train == {"valid": 1, "test": 1}

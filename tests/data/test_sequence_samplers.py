@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modalmix.data import Interactions, Sequences
-from modalmix.data.sequence_samplers import causal_batches, prefix_batches, windows
+from modalmix.data.sequence_samplers import causal_batches, prefix_batches, prefix_targets, windows
 from modalmix.errors import DataError
 
 
@@ -73,7 +73,8 @@ def test_times_of_the_inputs_come_when_they_are_asked_for():
     user, item = np.array([0, 0, 0, 0, 1, 1], dtype=np.int32), np.array([5, 6, 7, 8, 1, 2], dtype=np.int32)
     sequences = Sequences.of(Interactions(user, item, 2, 9, np.array([10, 20, 40, 80, 3, 4])))
     when = {5: 10, 6: 20, 7: 40, 8: 80, 1: 3, 2: 4, -1: 0}
-    for batch in causal_batches(sequences, windows(sequences, 2), 2, rng(), times=True):
+    prefixes = prefix_batches(sequences, prefix_targets(sequences), 2, 2, rng(), times=True)
+    for batch in [*causal_batches(sequences, windows(sequences, 2), 2, rng(), times=True), *prefixes]:
         assert batch.times is not None
         assert batch.times.tolist() == [[when[one] for one in row] for row in batch.inputs.tolist()]
     (plain,) = causal_batches(sequences, windows(sequences, 9), 99, rng())
@@ -84,19 +85,21 @@ def test_times_of_the_inputs_come_when_they_are_asked_for():
 
 
 def test_prefixes_are_what_stands_before_each_event(many):
-    batches = list(prefix_batches(many, 5, 16, rng()))
-    assert [len(batch.target) for batch in batches[:-1]] == [16] * (len(batches) - 1)
-    found = sorted(
-        (user, tuple(item for item in history if item >= 0), target)
-        for batch in batches
-        for user, history, target in zip(batch.user, batch.history.tolist(), batch.target, strict=True)
-    )
+    batches = list(prefix_batches(many, prefix_targets(many), 5, 16, rng()))
+    assert [len(batch.user) for batch in batches[:-1]] == [16] * (len(batches) - 1)
+    found = []
+    for batch in batches:
+        assert batch.times is None
+        for user, history, targets in zip(batch.user, batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+            met = tuple(item for item in history if item >= 0)
+            assert [k for k, target in enumerate(targets) if target >= 0] == [len(met) - 1], "the last place is asked"
+            found.append((user, met, targets[len(met) - 1]))
     expected = sorted(
         (user, tuple(many.items[max(many.offsets[user], place - 5) : place]), many.items[place])
         for user in range(len(many))
         for place in range(many.offsets[user] + 1, many.offsets[user + 1])
     )
-    assert found == expected
+    assert sorted(found) == expected
 
 
 @pytest.mark.parametrize("kind", ["causal", "prefix"])
@@ -104,7 +107,7 @@ def test_the_order_is_the_generator_s(many, kind):
     def epoch(seed: int) -> list[list[list[int]]]:
         if kind == "causal":
             return [batch.inputs.tolist() for batch in causal_batches(many, windows(many, 5), 16, rng(seed))]
-        return [batch.history.tolist() for batch in prefix_batches(many, 5, 16, rng(seed))]
+        return [batch.inputs.tolist() for batch in prefix_batches(many, prefix_targets(many), 5, 16, rng(seed))]
 
     assert epoch(1) == epoch(1)
     assert epoch(1) != epoch(2)
@@ -115,4 +118,4 @@ def test_nothing_to_predict():
     with pytest.raises(DataError, match="two events"):
         list(causal_batches(lonely, windows(lonely, 5), 4, rng()))
     with pytest.raises(DataError, match="two events"):
-        list(prefix_batches(lonely, 5, 4, rng()))
+        list(prefix_batches(lonely, prefix_targets(lonely), 5, 4, rng()))

@@ -136,7 +136,7 @@ class Plain:
         for between, among in blocks:
             a = torch.zeros(USERS + ITEMS, USERS + ITEMS).double()
             a[:USERS, USERS:], a[USERS:, :USERS], a[USERS:, USERS:] = between, between.T, among
-            layers = [torch.cat([self.p["users.weight"], self.p["items.weight"]])]
+            layers = [torch.cat([self.p["users.weight"], self.p["items.weight"]]) * (self.degree > 0).unsqueeze(1)]
             for _ in range(self.c.layers):
                 layers.append(normalized(a) @ layers[-1])
             found.append(torch.stack(layers).mean(dim=0))
@@ -157,7 +157,7 @@ class Plain:
         """z^m of the items."""
         found = []
         for k, graph in enumerate(self.cosines):
-            a = self.p["items.weight"]
+            a = self.p["items.weight"] * (self.degree[USERS:] > 0).unsqueeze(1)
             if self.c.purify:
                 inner = self.x[k] @ self.p[f"project.{k}.weight"].T + self.p[f"project.{k}.bias"]
                 a = a * torch.sigmoid(inner @ self.p[f"gate.{k}.weight"].T + self.p[f"gate.{k}.bias"])
@@ -260,7 +260,7 @@ class Plain:
     @torch.no_grad()
     def scores(self, top_k: int | None) -> Tensor:
         """All users and items, pair by pair."""
-        zb, z = self.fused(self.views(self.r)) * (self.degree > 0).unsqueeze(1), self.content()
+        zb, z = self.fused(self.views(self.r)), self.content()
         cues = [self.history(user) for user in range(USERS)]
         cue, met = torch.stack([one for one, _ in cues], dim=1), torch.stack([one for _, one in cues])
         users = self.node(torch.cat([zb[None, :USERS], cue]), self.degree[:USERS], met)

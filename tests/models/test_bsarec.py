@@ -160,10 +160,11 @@ def test_batches_are_all_prefixes(data: TrainData, loss: str) -> None:
     seen = []
     for batch in batches:
         assert (batch.negatives is None) == (loss == "softmax")
-        for k, (row, target) in enumerate(zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True)):
-            seen.append((*[item for item in row if item >= 0], *target))
+        for k, (row, targets) in enumerate(zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True)):
+            (place,) = [place for place, target in enumerate(targets) if target >= 0]
+            seen.append((*[item for item in row if item >= 0], targets[place]))
             if batch.negatives is not None:
-                assert int(batch.negatives[k, 0]) in set(range(ITEMS - COLD)) - set(seen[-1])
+                assert int(batch.negatives[k, place]) in set(range(ITEMS - COLD)) - set(seen[-1])
     assert sorted(seen) == sorted(expected)
 
 

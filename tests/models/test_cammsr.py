@@ -172,7 +172,8 @@ def test_weights_average_one_and_ignore_the_ranking_loss(data: TrainData) -> Non
     rows = HISTORY[HISTORY >= 0]
     present = items.beside.present[rows]
     assert not present.all()
-    weights = weights_of(built, HISTORY)
+    read = built.look_up(rows, torch.zeros_like(rows), items)
+    weights, _ = built.weigh(*read)
     torch.testing.assert_close(weights.sum(dim=0), present.sum(dim=1).float())
     terms = built.loss(steps())
     heads = list(built.heads.parameters())
@@ -365,6 +366,7 @@ def test_the_published_settings() -> None:
         "swap": 0.1,
         "swap_rate": 0.5,
         "temperature": 0.2,
+        "training": "prefixes",
         "lr": 1e-3,
         "lr_decay": "none",
         "weight_decay": 0.0,
@@ -375,6 +377,16 @@ def test_the_published_settings() -> None:
     assert CammsrConfig.preset("paper").prior == CammsrConfig.preset("no-prior").prior == "none"
     paper = CammsrConfig.preset("paper").model_dump()
     assert {name: paper[name] for name in published} == published
+
+
+def test_published_maps_start_alike(data: TrainData) -> None:
+    torch.manual_seed(0)
+    built = model(data, dim=64, map_std=0.02, expert_hidden=32)
+    own = ("table", "positions", "mixture.out_bias")  # which start otherwise
+    started = {name: one.detach() for name, one in built.named_parameters() if one.ndim > 1 and name not in own}
+    assert {"mixture.query", "mixture.keys", "mixture.out_weight", "project.0.weight", "heads.0.weight"} <= set(started)
+    for name, one in started.items():
+        assert float(one.std()) == pytest.approx(0.02, rel=0.25), name
 
 
 def test_ablations_are_switches(data: TrainData) -> None:

@@ -359,10 +359,37 @@ def test_it_learns(content_shop: Shop) -> None:
     assert last.schedule.specialising
 
 
-def test_cold_items_follow_content(content_shop: Shop, content_correlation: Any) -> None:
+DEFAULT_FORM = {"dual_view": False, "expert_hidden": 0, "cues": "evidence", "mixture_gradient": "none"}
+
+
+@pytest.mark.parametrize(("form", "at_least"), [(DEFAULT_FORM, 0.5), ({}, 0.35)])
+def test_cold_items_follow_content(
+    content_shop: Shop, content_correlation: Any, form: dict[str, Any], at_least: float
+) -> None:
     data = content_shop(users=80, items=60, cold=20)
-    model = learnt(data, 25, prior="none", trigger="epoch:10")
-    cold_items_follow_content(model, data, content_correlation, 0.5)
+    model = learnt(data, 25, prior="none", trigger="epoch:10", **form)
+    cold_items_follow_content(model, data, content_correlation, at_least)
+
+
+@pytest.mark.parametrize("form", [DEFAULT_FORM, {}, {"purify": True}, {"edges": {"augment": "both"}}])
+def test_the_id_of_a_cold_item_moves_nothing(content_shop: Shop, form: dict[str, Any]) -> None:
+    """Not in training, not in scores, not through the neighbours; what content-induced edges bring it has."""
+    data = content_shop(users=80, items=60, cold=20)
+    model = learnt(data, 1, prior="none", **form)
+    cold, everybody = torch.from_numpy(~data.warm), Query(users=torch.arange(80))
+    batch = next(iter(model.batches(data, 400, np.random.default_rng(0))))
+    model.zero_grad()
+    torch.stack(list(model.train().loss(batch).values())).sum().backward()
+    gradient = model.items.weight.grad
+    assert gradient is not None
+    assert not gradient[cold].any()
+    assert gradient[~cold].any()
+    with torch.no_grad():
+        before = model.eval().scorer(data.catalog)(everybody)
+        model.items.weight[cold] += 5.0
+        assert torch.equal(model.scorer(data.catalog)(everybody), before)
+        _, items = model.encode(data.catalog)
+    assert bool(items.z[0, cold].any()) == model.config.dual_view
 
 
 class TestOtherWorlds:

@@ -71,6 +71,19 @@ def test_an_absent_modality_says_and_gets_nothing() -> None:
     assert mixed[0, 2].any()
 
 
+@pytest.mark.parametrize("gate", ["attention", "linear"])
+@pytest.mark.parametrize("hidden", [0, 64])
+def test_all_of_it_starts_with_one_deviation(gate: str, hidden: int) -> None:
+    torch.manual_seed(0)
+    layer = CAMoE(M, 64, K, hidden, gate=gate)  # type: ignore[arg-type]
+    layer.start(0.02)
+    for name, one in layer.named_parameters():
+        if name.endswith("bias"):
+            assert not one.any()
+        else:
+            assert float(one.detach().std()) == pytest.approx(0.02, rel=0.1), name
+
+
 def test_dropout_is_off_in_evaluation() -> None:
     e, present = parts()
     layer = CAMoE(M, D, K, hidden=16, dropout=0.5)

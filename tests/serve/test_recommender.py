@@ -108,11 +108,35 @@ def test_unknown_history_items_are_named_and_skipped(run: Run) -> None:
     assert frame["item"].to_list() == ["a"]
 
 
-@pytest.mark.parametrize("history", [[], ["zebra"]])
+@pytest.mark.parametrize("history", [[], ["zebra"], [3, ["a"]]])
 @pytest.mark.filterwarnings("ignore:unknown items")
-def test_a_history_without_a_known_item_is_an_error(run: Run, history: list[str]) -> None:
-    with pytest.raises(QueryError, match="no known item"):
-        run.recommend(history=history, k=1)
+def test_a_history_without_a_known_item_is_answered_by_popularity(run: Run, history: list[Any]) -> None:
+    counts = run.split.train.item_degree
+    with pytest.warns(UserWarning, match="answered by popularity"):
+        frame = run.recommend(history=history, k=2)
+    assert frame["item"].to_list() == run.catalog.items.ids(np.argsort(-counts, kind="stable")[:2])
+    assert frame["score"].to_list() == sorted(counts.tolist(), reverse=True)[:2]
+
+
+@pytest.mark.filterwarnings("ignore:histories without")
+def test_an_empty_history_spoils_no_other(run: Run) -> None:
+    known = run.recommend(history=[["a"], ["b"]], k=2)
+    frame = run.recommend(history=[["a"], [], ["b"]], k=2)
+    assert frame["query"].to_list() == sorted(frame["query"].to_list())
+    assert frame.filter(pl.col("query") == 1).height == 2
+    for there, here in ((0, 0), (1, 2)):
+        columns = pl.exclude("query")
+        assert (
+            known.filter(pl.col("query") == there)
+            .select(columns)
+            .equals(frame.filter(pl.col("query") == here).select(columns))
+        )
+
+
+def test_a_history_of_several_types_of_ids_is_named_and_skipped(run: Run) -> None:
+    with pytest.warns(UserWarning, match="skipped: 3, \\['b'\\]"):
+        frame = run.recommend(history=["a", 3, ["b"]], k=1, filter_seen=False)
+    assert frame.equals(run.recommend(history=["a"], k=1, filter_seen=False))
 
 
 def test_an_unknown_user_is_named_with_the_fix(run: Run) -> None:

@@ -15,6 +15,16 @@ def is_text(dtype: pl.DataType) -> bool:
     return (dtype.inner if isinstance(dtype, pl.List) else dtype) in _TEXT_TYPES
 
 
+def as_lists(column: pl.Series) -> pl.Series:
+    """A column of lists of text: a text is split at "|", since a CSV file holds no lists, another value stands alone.
+
+    Names are stripped of spaces, empty ones left out.
+    """
+    lists = column if isinstance(column.dtype, pl.List) else column.cast(pl.String).str.split(_SEPARATOR)
+    names = lists.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars())
+    return names.list.eval(pl.element().filter(pl.element() != ""))
+
+
 def align(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """The columns of `schema`, in its order and types, from `table`; null where it has no such column.
 
@@ -33,8 +43,7 @@ def _typed(column: pl.Series, dtype: pl.DataType) -> pl.Series:
     source = column
     try:
         if isinstance(dtype, pl.List) and column.dtype in _TEXT_TYPES:
-            words = column.cast(pl.String).str.split(_SEPARATOR).list.eval(pl.element().str.strip_chars())
-            column = words.list.eval(pl.element().filter(pl.element() != ""))
+            column = as_lists(column)
         if dtype in _TEXT_TYPES:
             dtype = pl.String()  # an Enum knows no new words
             if isinstance(column.dtype, pl.List):

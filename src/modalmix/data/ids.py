@@ -45,8 +45,11 @@ class IdMap:
         return self.series.dtype == pl.String
 
     def find(self, ids: Ids) -> Int[np.ndarray, " ids"]:
-        """The row of each id, -1 where it is unknown. '1' and 1.0 find the integer 1; '01' and 1.5 do not."""
-        asked = pl.Series("id", ids)
+        """The row of each id, -1 where it is unknown. '1' and 1.0 find the integer 1; '01' and 1.5 do not.
+
+        Ids may be of several types; what cannot be an id, such as a list, is unknown.
+        """
+        asked = _series(ids)
         asked = asked.cast(pl.String, strict=False) if self.is_text else _integers(asked)
         found = asked.to_frame().join(self._lookup, on="id", how="left", maintain_order="left")
         return found["row"].fill_null(-1).to_numpy(writable=True)
@@ -111,6 +114,17 @@ def canonical_ids(series: pl.Series, what: str) -> pl.Series:
         large = series.filter(whole.is_null() & series.is_not_null())[0]
         raise DataError(what, got=large, expected="integers below 2^63", fix="Give such ids as text.")
     return whole
+
+
+def _series(ids: Ids) -> pl.Series:
+    """Ids of one type as they are; of several, or of none that an id has, as text, which is how they are named."""
+    try:
+        asked = pl.Series("id", ids)
+    except (TypeError, pl.exceptions.PolarsError):
+        asked = None
+    if asked is None or asked.dtype.is_nested() or asked.dtype == pl.Object:
+        return pl.Series("id", [None if id is None else str(id) for id in ids], dtype=pl.String)
+    return asked
 
 
 def _integers(asked: pl.Series) -> pl.Series:

@@ -37,6 +37,10 @@ class LeakReport:
     """Users of valid and of test who have no train event."""
     content_twins: dict[str, int]
     """By modality, cold held-out items whose feature row equals that of a warm item."""
+    tied_events: int = 0
+    """Events that share user and time with another one, where the split goes by time: they stand as in the file."""
+    users_split_by_a_tie: int = 0
+    """Users of whom such a tie is parted: which event is held out follows from the order of the file."""
 
     @property
     def problems(self) -> list[str]:
@@ -62,6 +66,10 @@ class LeakReport:
         if self.before_own_train and self.kind != "leave-last-two-out":
             share = f"{self.before_own_train:.1%}"
             found.append(f"{share} of the held-out events are earlier than a train event of the same user")
+        if self.tied_events:
+            found.append(f"{self.tied_events:,} events share user and time with another one: they stand as in the file")
+        if self.users_split_by_a_tie:
+            found.append(f"of {self.users_split_by_a_tie:,} users the file's order says which of two such is held out")
         found += [
             f"{count:,} users of {part} have no train event"
             for part, count in self.users_without_train.items()
@@ -100,6 +108,8 @@ def leak_report(split: Split) -> LeakReport:
             for name in ("valid", "test")
         },
         content_twins=_content_twins(split, warm, cold),
+        tied_events=split.report.get("events_tied_in_time", 0),
+        users_split_by_a_tie=split.report.get("users_split_by_a_tie", 0),
     )
 
 

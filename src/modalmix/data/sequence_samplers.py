@@ -27,8 +27,9 @@ class Windows(NamedTuple):
         return min(len(self.start), -(-self.targets // size))
 
 
-class Causal(NamedTuple):
-    """Row k: what `user[k]` met, and the item that followed at each position. Padded right with -1.
+class Examples(NamedTuple):
+    """Row k: what `user[k]` met, oldest first, and the items to predict at its positions; -1 is no target, or padding,
+    which stands right.
 
     `times` of the inputs, padded with 0, where they are asked for and known.
     """
@@ -37,14 +38,6 @@ class Causal(NamedTuple):
     inputs: Int64[np.ndarray, "batch length"]
     targets: Int64[np.ndarray, "batch length"]
     times: Int64[np.ndarray, "batch length"] | None = None
-
-
-class Prefixes(NamedTuple):
-    """Row k: up to `length` items, oldest first, padded right with -1, and the one that followed."""
-
-    user: Int64[np.ndarray, " batch"]
-    history: Int64[np.ndarray, "batch length"]
-    target: Int64[np.ndarray, " batch"]
 
 
 def windows(sequences: Sequences, length: int, *, last_only: bool = False) -> Windows:
@@ -66,7 +59,7 @@ def windows(sequences: Sequences, length: int, *, last_only: bool = False) -> Wi
 
 def causal_batches(
     sequences: Sequences, chosen: Windows, size: int, rng: np.random.Generator, *, times: bool = False
-) -> Iterator[Causal]:
+) -> Iterator[Examples]:
     """One epoch: the windows in random order, about `size` targets a batch; with the `times` of their inputs if asked.
 
     Raises DataError when there is no target.
@@ -77,18 +70,23 @@ def causal_batches(
         start, stop = chosen.start[rows], chosen.stop[rows]
         inputs, targets = sequences.between(start - 1, stop - 1), sequences.between(start, stop)
         when = sequences.times_between(start - 1, stop - 1) if times else None
-        yield Causal(chosen.user[rows], inputs, targets, when)
+        yield Examples(chosen.user[rows], inputs, targets, when)
 
 
 def prefix_batches(
-    sequences: Sequences, length: int, size: int, rng: np.random.Generator, *, last_only: bool = False
-) -> Iterator[Prefixes]:
-    """One epoch: every event but a user's first as the target of the `length` items before it, in random order; with
-    `last_only` a user's last `length` events alone are targets.
+    sequences: Sequences,
+    targets: Int64[np.ndarray, " targets"],
+    length: int,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    times: bool = False,
+) -> Iterator[Examples]:
+    """One epoch: each of `targets` (places of `Sequences.items`) after the `length` items before it, a row by itself.
 
-    Batches of `size`, the last may be smaller. Raises DataError when there is no target.
+    In random order, batches of `size`, the last may be smaller; with the `times` of their inputs if asked. Raises
+    DataError when there is no target.
     """
-    targets = prefix_targets(sequences, length if last_only else None)
     if len(targets) == 0:
         raise _nothing_to_predict()
     order = rng.permutation(targets)
@@ -96,7 +94,10 @@ def prefix_batches(
         target = order[begin : begin + size]
         user = np.searchsorted(sequences.offsets, target, side="right") - 1
         start = np.maximum(sequences.offsets[user], target - length)
-        yield Prefixes(user, sequences.between(start, target), sequences.items[target].astype(np.int64))
+        inputs = sequences.between(start, target)
+        following = np.full_like(inputs, -1)
+        following[np.arange(len(target)), target - start - 1] = sequences.items[target]
+        yield Examples(user, inputs, following, sequences.times_between(start, target) if times else None)
 
 
 def prefix_targets(sequences: Sequences, last: int | None = None) -> Int64[np.ndarray, " targets"]:

@@ -10,10 +10,9 @@ pass over a history would read the targets it is to predict. Training therefore 
 published code does, and serving the last L items in the same way. A causal filter would be another model.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -21,8 +20,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from modalmix.data.catalog import Catalog
-from modalmix.data.samplers import negatives
-from modalmix.data.sequence_samplers import prefix_batches, prefix_targets
 from modalmix.data.split import TrainData
 from modalmix.models.contract.initial import initial_items
 from modalmix.models.contract.sequential import Items, SequentialRecommender, Steps, TransformerConfig
@@ -41,6 +38,8 @@ class BSARecConfig(TransformerConfig):
     """Share of the filter in a layer; the rest is attention's."""
     cutoff: int = Field(5, ge=0)
     """The published c: the mean and the c // 2 lowest frequencies of a window are its low part."""
+    training: Literal["prefixes"] = "prefixes"
+    """Each prefix by itself: in one pass over a history a position would hear of the later ones."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
@@ -106,24 +105,10 @@ class BSARec(SequentialRecommender[BSARecConfig]):
 
     def loss(self, batch: Steps) -> Mapping[str, Tensor]:
         """{"softmax", "sampled" or "bce", "reg"} of a batch of prefixes, with one target each."""
-        items = self.items(self.train_catalog)
-        return self.next_item_terms(self.last_states(batch.inputs, items).unsqueeze(1), batch, items)
-
-    def batches(self, data: TrainData, size: int, rng: np.random.Generator) -> Iterator[Steps]:
-        """Every prefix of every history with the item that follows: inputs [batch, length], targets [batch, 1]."""
-        pool, last_only = self.negative_pool(data), self.config.long_histories == "last"
-        for user, history, target in prefix_batches(data.sequences, self.config.length, size, rng, last_only=last_only):
-            others = None
-            if self.config.loss == "bce":
-                drawn = negatives(data.interactions, user.astype(np.int32), rng, pool)
-                others = torch.from_numpy(drawn).long().unsqueeze(1)
-            steps = Steps(torch.from_numpy(history), torch.from_numpy(target).unsqueeze(1), others)
-            yield steps._replace(sampled=self.sample(rng))
-
-    def n_batches(self, data: TrainData, size: int) -> int:
-        """Steps of `size` targets each."""
-        last = self.config.length if self.config.long_histories == "last" else None
-        return -(-len(prefix_targets(data.sequences, last)) // size)
+        items, one = self.items(self.train_catalog), batch.targets >= 0
+        others = None if batch.negatives is None else batch.negatives[one].unsqueeze(1)
+        asked = batch._replace(targets=batch.targets[one].unsqueeze(1), negatives=others)
+        return self.next_item_terms(self.last_states(batch.inputs, items).unsqueeze(1), asked, items)
 
 
 @final

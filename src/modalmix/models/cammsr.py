@@ -35,7 +35,7 @@ class CammsrConfig(StreamConfig):
     """Settings of CAMMSR."""
 
     whiten: int = Field(128, ge=0)
-    """Whitened principal components of each modality that are read, at most; 0: the features as they are."""
+    """Whitened principal components of each modality that are read, at most; 0: the features, rows of length 1."""
     epochs: int = Field(8, ge=1)
     """Most epochs: those over which the learning rate falls. It learns faster than the others: with 12 it is as good
     where nothing is masked, and worse where what was met is (docs/models/cammsr.md)."""
@@ -69,7 +69,7 @@ class CammsrConfig(StreamConfig):
     dyt_scope: Literal["input", "all"] = "input"
     """Where dynamic tanh stands: before the Transformer, or in place of every LayerNorm."""
     map_std: float = Field(0.0, ge=0)
-    """Standard deviation of the linear maps at the start, biases 0; 0 leaves it to their width."""
+    """Standard deviation of linear maps, experts and gates at the start, biases 0; 0 leaves it to their width."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {**StreamConfig.presets["paper"], "prior": "none", "map_std": 0.02},
@@ -128,15 +128,16 @@ class Cammsr(StreamRecommender[CammsrConfig]):
         self.pairs = self.swap_pairs()
         if config.map_std:
             self.start_maps(config.map_std)
+            if self.mixture is not None:
+                self.mixture.start(config.map_std)
 
     def check_weighting(self) -> str:
         """The category weighting; "none", with a warning, where the catalogue has no categories to guide it."""
         asked = self.config.category_weighting
         if asked in ("agreement", "confidence") and not self.categories.names:
-            warnings.warn(
-                f"the items have no column '{self.config.category_column}': all modalities weigh the same",
-                stacklevel=3,
-            )
+            column = self.config.category_column
+            there = "no category in" if column in self.train_catalog.table.columns else "no"
+            warnings.warn(f"the items have {there} column '{column}': all modalities weigh the same", stacklevel=3)
             return "none"
         return asked
 

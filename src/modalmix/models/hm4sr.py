@@ -161,7 +161,7 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
         states = self.states_of(read.streams, read.packing)
         terms = self.next_item_terms(states, batch, items)
         if config.id_contrast:
-            terms["id-contrast"] = config.id_contrast * self.target_contrast(read, states, batch, items)
+            terms["id-contrast"] = config.id_contrast * self.target_contrast(states, batch, items)
         if self.head is not None:
             terms["category"] = config.category * self.category_loss(read, items.beside.labels)
         if config.placeholder:
@@ -169,13 +169,13 @@ class Hm4sr(StreamRecommender[Hm4srConfig]):
         return terms
 
     def target_contrast(
-        self, read: Read, states: Float[Tensor, "batch length wide"], batch: Steps, items: Items
+        self, states: Float[Tensor, "batch length wide"], batch: Steps, items: Items
     ) -> Float[Tensor, ""]:
-        """InfoNCE of the id state at every position with the id of its target. Nothing a user met is a negative."""
-        dim, target = self.config.dim, read.packing.pack(batch.targets)
-        state = read.packing.pack(states[:, :, :dim])
+        """InfoNCE of the id state at every target with the target's id. Nothing a user met is a negative."""
+        dim, asked = self.config.dim, batch.targets >= 0
+        target, state = batch.targets[asked], states[:, :, :dim][asked]
         own = items.outputs[:, :dim].index_select(0, target)
-        user = None if batch.users is None else batch.users.repeat_interleave(read.packing.lengths)
+        user = None if batch.users is None else batch.users.repeat_interleave(asked.sum(dim=1))
         return info_nce_of_targets(state, own, target, self.config.temperature, user)
 
     def category_loss(self, read: Read, labels: Labels) -> Float[Tensor, ""]:

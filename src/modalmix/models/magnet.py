@@ -30,7 +30,6 @@ from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.losses import bpr_loss, info_nce, l2_penalty
 from modalmix.nn.roles import PlainExperts, RoleExperts, available
 from modalmix.nn.router import PairRouter, RouterKind
-from modalmix.nn.rows import zero_cold
 
 _TYPICAL = 2.0  # log(1 + degree) of a typical item: where the two parameters of trust do not pull at one another
 
@@ -285,14 +284,15 @@ class Magnet(SignalsRecommender[MagnetConfig]):
 
     @torch.no_grad()
     def encode(self, catalog: Catalog) -> tuple[Nodes, Nodes]:
-        """All users, and all items of a catalogue. Those without a train event have no behaviour."""
+        """All users, and all items of a catalogue. Items added later have no behaviour."""
         self.check_extends(catalog)
         users, items = self.fused(self.behaviour(self.views)).split([self.n_users, self.n_items])
         content, present = self.content_signals(catalog)
-        of_users = torch.cat([zero_cold(users, self.warm_users).unsqueeze(0), self.mean_of_history(content)])
-        of_items = torch.cat([zero_cold(items, self.warm_items, len(catalog)).unsqueeze(0), content])
+        added = len(catalog) - self.n_items
+        of_users = torch.cat([users.unsqueeze(0), self.mean_of_history(content)])
+        of_items = torch.cat([F.pad(items, (0, 0, 0, added)).unsqueeze(0), content])
         user_degree, item_degree = self.degree.split([self.n_users, self.n_items])
-        item_degree = F.pad(item_degree, (0, len(catalog) - self.n_items))
+        item_degree = F.pad(item_degree, (0, added))
         return self.nodes(of_users, user_degree, self.met(present) > 0), self.nodes(of_items, item_degree, present)
 
     def scorer(self, catalog: Catalog) -> RoutedScorer:

@@ -51,6 +51,7 @@ class UniSRecConfig(ContentSequentialConfig):
             "dropout": 0.5,
             "attention_dropout": 0.5,
             "standardize": False,
+            "training": "prefixes",
             "batch_size": 2048,
             "lr": 1e-3,
             "lr_decay": "none",

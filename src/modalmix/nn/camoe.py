@@ -47,6 +47,11 @@ class CAMoE(nn.Module):
         else:
             self.choose = nn.Parameter(torch.randn(modalities, dim, experts) / dim**0.5)
 
+    def start(self, std: float) -> None:
+        """N(0, std) for the weights of experts and gates, biases 0, in place of deviations that follow their width."""
+        for name, parameter in self.named_parameters():
+            nn.init.zeros_(parameter) if name.endswith("bias") else nn.init.normal_(parameter, std=std)
+
     def forward(
         self, e: Float[Tensor, "modalities rows dim"], present: Bool[Tensor, "rows modalities"]
     ) -> Float[Tensor, "modalities rows dim"]:

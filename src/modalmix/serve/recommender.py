@@ -22,12 +22,14 @@ from modalmix.models.contract import Query, Recommender, Scorer, calibrate
 from modalmix.models.contract.histories import FollowingScorer
 from modalmix.models.contract.history import HistoryScorer
 from modalmix.models.contract.retrieval import Best, FullRanking, PairScorer, Ranker, TwoStep
+from modalmix.models.popularity import PopularityScorer
 from modalmix.serve.add import Features, Files, Table, extend_catalog, warn_without_content
 from modalmix.train import RunFolder, TrainResult
 
 _CHUNK = 512  # queries scored at once: bounds memory to chunk x items
 POOLS = ("all", "warm", "cold", "new")
 Candidates = Literal["all", "warm", "cold", "new"] | Ids
+_TIES = ("events_tied_in_time", "users_split_by_a_tie")  # the file's order says which event is held out
 _PLAIN = {"cold_scale": 1.0, "cold_offset": 0.0, "prior_factor": 1.0}  # where there was nothing to fit
 
 
@@ -49,6 +51,7 @@ class Run:
         parts = {"train": len(self.split.train), "valid": len(self.split.valid), "test": len(self.split.test)}
         facts: dict[str, Any] = {"model": type(self.model).__module__.rpartition(".")[2]}
         facts |= {"data": self.split.dataset.name, "split": self.split.kind, "interactions": parts}
+        facts |= {name: count for name, count in self.split.report.items() if count and name in _TIES}
         modalities = self.split.dataset.catalog.modalities
         facts["modalities"] = {name: f"{one.present.mean():.1%} of items" for name, one in modalities.items()}
         if self.extended is not None:
@@ -141,8 +144,8 @@ class Run:
 
         Raises:
             UnknownIdError: a user or candidate is unknown. An unknown id in a history is skipped with a warning.
-            QueryError: k is not in 1..number of candidates, a history holds no known item (where a sequential model
-                answers by popularity, with a warning), or the model cannot score a history, or not in two steps.
+            QueryError: k is not in 1..number of candidates, or the model cannot score a history, or not in two steps.
+                A history without any known item is answered by popularity, with a warning.
         """
         pool = self._pool(candidates)
         users, history = (_listed(name, given) for name, given in (("users", users), ("history", history)))
@@ -157,7 +160,8 @@ class Run:
         if users is not None:
             return self._for_users(users, top, filter_seen)
         assert history is not None
-        return self._for_histories(history, top, filter_seen)
+        popular = partial(FullRanking(self._popular).top, **top.keywords)
+        return self._for_histories(history, top, popular, filter_seen)
 
     def _ranker(self, retrieve: int | None) -> Ranker:
         if retrieve is None:
@@ -186,15 +190,27 @@ class Run:
             return self.scorer.ask(self._sequences, users)
         return Query(users=torch.from_numpy(users))
 
-    def _for_histories(self, history: Ids | Sequence[Ids], top: Callable[..., Best], filter_seen: bool) -> pl.DataFrame:
+    def _for_histories(
+        self,
+        history: Ids | Sequence[Ids],
+        top: Callable[..., Best],
+        popular: Callable[..., Best],
+        filter_seen: bool,
+    ) -> pl.DataFrame:
+        """By the model; by popularity where nothing of a history is known and the scorer does not say so itself."""
         several = len(history) > 0 and not isinstance(history[0], str) and isinstance(history[0], Iterable)
         histories = [self._history_rows(_listed("history", one)) for one in (history if several else [history])]
+        empty = [k for k, rows in enumerate(histories) if not len(rows) and not isinstance(self.scorer, HistoryScorer)]
+        if empty:
+            warnings.warn("histories without any known item are answered by popularity", stacklevel=3)
         frames = []
-        for start in range(0, len(histories), _CHUNK):
-            padded = pad([torch.from_numpy(rows) for rows in histories[start : start + _CHUNK]])
-            best = top(Query(history=padded), exclude=padded if filter_seen else None)
-            frames.append(self._table("query", range(start, start + len(padded)), best))
-        return pl.concat(frames)
+        for best_of, asked in ((top, sorted(set(range(len(histories))) - set(empty))), (popular, empty)):
+            for start in range(0, len(asked), _CHUNK):
+                queries = asked[start : start + _CHUNK]
+                padded = pad([torch.from_numpy(histories[k]) for k in queries])
+                best = best_of(Query(history=padded), exclude=padded if filter_seen else None)
+                frames.append(self._table("query", queries, best))
+        return pl.concat(frames).sort("query", maintain_order=True)
 
     def _table(self, name: str, queries: Iterable[Any], best: Best) -> pl.DataFrame:
         """One row a recommendation."""
@@ -250,14 +266,17 @@ class Run:
         if unknown:
             named = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
             warnings.warn(f"unknown items in a history are skipped: {named}", stacklevel=4)
-        if (rows < 0).all() and not isinstance(self.scorer, HistoryScorer):  # these answer by popularity, and say so
-            raise QueryError("a history holds no known item", got=f"{len(rows)} ids", expected="at least one")
         return rows[rows >= 0]
 
     @cached_property
     def _informed(self) -> Scorer:
         """The scorer that knows all events of the data set, held-out ones too, where it can follow them."""
         return self.scorer.following(self._known.csr) if isinstance(self.scorer, FollowingScorer) else self.scorer
+
+    @cached_property
+    def _popular(self) -> Scorer:
+        counts = torch.from_numpy(self.split.train.item_degree).float()
+        return PopularityScorer(torch.nn.functional.pad(counts, (0, len(self.catalog) - len(counts))))
 
     @cached_property
     def _known(self) -> Interactions:

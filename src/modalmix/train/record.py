@@ -50,7 +50,12 @@ def describe(split: Split) -> dict[str, Any]:
             "train": split.train_data().sha256,
             "provenance": {name: _plain(dict(modality.provenance)) for name, modality in modalities},
         },
-        "split": {"kind": split.kind, "settings": _plain(split.settings), "cold_split": split.cold_split},
+        "split": {
+            "kind": split.kind,
+            "settings": _plain(split.settings),
+            "cold_split": split.cold_split,
+            "report": split.report,
+        },
     }
 
 

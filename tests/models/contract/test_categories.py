@@ -37,6 +37,13 @@ def test_one_category_an_item(values: list[Any]) -> None:
     assert lists(found) == [[str(one)] if one is not None else [] for one in values]
 
 
+def test_text_of_a_csv_file_is_split_at_the_bar_and_empty_names_are_none() -> None:
+    found = Categories.of(catalog(["Chairs|Sale", None, "", "Rugs | Sale|", "Sale|Sale"]), "categories")
+    assert lists(found) == [["Chairs", "Sale"], [], [], ["Rugs", "Sale"], ["Sale"]]
+    assert not found.single
+    assert lists(Categories.of(catalog([["a", ""], [""]]), "categories")) == [["a"], []]
+
+
 def test_numbers_in_lists() -> None:
     assert lists(Categories.of(catalog([[3, 1], [2]]), "categories")) == [["1", "3"], ["2"]]
 

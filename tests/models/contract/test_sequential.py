@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from modalmix.data import Catalog, IdMap, Interactions, TrainData
-from modalmix.data.sequence_samplers import prefix_batches
 from modalmix.errors import ConfigError, DataError
 from modalmix.models import names
 from modalmix.models.contract import Query, find_model
@@ -286,18 +285,17 @@ def test_every_sequential_model_takes_the_sampled_loss(name: str, rich: TrainDat
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [name for name in CAUSAL if name != "hm4sr"])  # prefixes have no times
+@pytest.mark.parametrize("name", CAUSAL)
 def test_one_causal_pass_is_the_mean_over_prefixes(name: str, rich: TrainData) -> None:
     """Where no history is longer than what is read: the longest has as many targets."""
     length = int(rich.sequences.lengths.max()) - 1
     built, rng = build_named(name, rich, length=length), np.random.default_rng(0)
     (causal,) = built.batches(rich, 10_000, rng)
-    (prefixes,) = prefix_batches(rich.sequences, length, 10_000, rng)
-    history = torch.from_numpy(prefixes.history)
-    targets = torch.full_like(history, -1)
-    targets[torch.arange(len(history)), (history >= 0).sum(dim=1) - 1] = torch.from_numpy(prefixes.target)
-    assert len(history) == int((causal.targets >= 0).sum()) > len(causal.inputs)
-    torch.testing.assert_close(built.loss(causal)["softmax"], built.loss(Steps(history, targets))["softmax"])
+    apart = build_named(name, rich, length=length, training="prefixes")
+    (prefixes,) = apart.batches(rich, 10_000, rng)
+    assert apart.n_batches(rich, 10_000) == 1
+    assert len(prefixes.inputs) == int((causal.targets >= 0).sum()) > len(causal.inputs)
+    torch.testing.assert_close(built.loss(causal)["softmax"], apart.loss(prefixes)["softmax"])
 
 
 @torch.no_grad()
@@ -312,3 +310,30 @@ def test_padding_changes_no_term_of_the_loss(name: str, rich: TrainData) -> None
         times=None if batch.times is None else F.pad(batch.times, (0, 2)),
     )
     torch.testing.assert_close(built.loss(wider), built.loss(batch))
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled", "bce"])
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_prefixes_train_every_term(name: str, loss: str, rich: TrainData) -> None:
+    """A row a target, which stands at the row's last item; with `long_histories="last"` fewer of them."""
+    built = build_named(name, rich, length=4, training="prefixes", loss=loss).train()
+    batches = list(built.batches(rich, 32, np.random.default_rng(0)))
+    assert len(batches) == built.n_batches(rich, 32)
+    targets = 0
+    for batch in batches:
+        real = batch.targets >= 0
+        assert (real.sum(dim=1) == 1).all()
+        assert (real.long().argmax(dim=1) == (batch.inputs >= 0).sum(dim=1) - 1).all()
+        assert (batch.negatives is not None) == (loss == "bce")
+        if batch.negatives is not None:
+            assert ((batch.negatives >= 0) == real).all()
+        targets += int(real.sum())
+    assert targets == int((rich.sequences.lengths - 1).clip(0).sum())
+    terms = built.loss(batches[0])
+    assert loss in terms
+    assert all(bool(term.isfinite()) for term in terms.values())
+    torch.stack(list(terms.values())).sum().backward()
+    last = build_named(name, rich, length=4, training="prefixes", long_histories="last", loss=loss)
+    fewer = [int((batch.targets >= 0).sum()) for batch in last.batches(rich, 32, np.random.default_rng(0))]
+    assert sum(fewer) == int((rich.sequences.lengths - 1).clip(0, 4).sum()) < targets
+    assert len(fewer) == last.n_batches(rich, 32)

@@ -137,6 +137,8 @@ def _split(arguments: Sequence[str]) -> int:
         console.print(facts_table(facts, f"wrote {options.out}"))
     for problem in report.problems:
         notice(f"leak: {problem}")
+    for note in report.notes:
+        notice(f"note: {note}")
     return 0
 
 

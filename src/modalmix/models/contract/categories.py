@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from modalmix.data.align import as_lists
 from modalmix.data.catalog import Catalog
 from modalmix.errors import ModelError, nearest
 from modalmix.nn.category import Labels
@@ -25,7 +26,7 @@ class Categories:
     def of(
         cls, catalog: Catalog, column: str, names: Sequence[str] | None = None, required: bool = False
     ) -> "Categories":
-        """Read a column of lists, or of one category an item; null is no category.
+        """Read a column of lists, or of text with one category or several between "|"; null is no category.
 
         With `names` (of the training catalogue) others are left out: nothing has been learnt of them. Raises ModelError
         for a column that is not there when it is `required`.
@@ -35,9 +36,7 @@ class Categories:
                 raise ModelError(f"items have no column '{column}'", fix=nearest(column, catalog.table.columns))
             empty = torch.zeros(len(catalog) + 1, dtype=torch.int64)
             return cls(tuple(names or ()), Labels(empty, empty[:0]))
-        values = catalog.table[column]
-        lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).reshape((-1, 1)).arr.to_list()
-        frame = pl.DataFrame({"row": np.arange(len(catalog)), "name": lists.cast(pl.List(pl.String))})
+        frame = pl.DataFrame({"row": np.arange(len(catalog)), "name": as_lists(catalog.table[column])})
         pairs = frame.explode("name").drop_nulls().unique().sort("row", "name")
         known = tuple(pairs["name"].unique().sort()) if names is None else tuple(names)
         place = {name: k for k, name in enumerate(known)}

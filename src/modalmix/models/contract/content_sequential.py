@@ -30,7 +30,7 @@ class SequenceContentConfig(TransformerConfig):
     standardize: bool = True
     """Whether each feature column is standardised (on warm items) before each row is scaled to length 1."""
     whiten: int = Field(0, ge=0)
-    """Whitened principal components of each modality that are read, at most; 0: the features as they are."""
+    """Whitened principal components of each modality that are read, at most; 0: the features, rows of length 1."""
 
 
 class ContentSequentialConfig(SequenceContentConfig):

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from modalmix.data.catalog import Catalog
 from modalmix.data.samplers import inclusion_probabilities, negatives, systematic_sample
-from modalmix.data.sequence_samplers import Windows, causal_batches, windows
+from modalmix.data.sequence_samplers import Examples, Windows, causal_batches, prefix_batches, prefix_targets, windows
 from modalmix.data.split import TrainData
 from modalmix.models.contract.history import SequentialScorer
 from modalmix.models.contract.initial import InitialConfig
@@ -34,6 +34,9 @@ class SequentialConfig(InitialConfig):
     """Length of item vectors and states."""
     length: int = Field(50, ge=1)
     """Items of a history that are read, the last ones."""
+    training: Literal["causal", "prefixes"] = "causal"
+    """causal: one pass over a history trains all of its positions; prefixes: each event is predicted from the `length`
+    items before it, a row by itself, as published code often does: the same targets, many times as dear."""
     long_histories: Literal["windows", "last"] = "windows"
     """Training on longer ones: in windows, so that every event is a target once an epoch, or on the last window."""
     dropout: float = Field(0.3, ge=0, lt=1)
@@ -115,7 +118,8 @@ class Items:
 
 
 class Steps(NamedTuple):
-    """A training batch: row k is what somebody met, and what followed at each position; padded right with -1.
+    """A training batch: row k is what somebody met, and what followed at each position, -1 where nothing is asked;
+    padded right with -1.
 
     `negatives` has an item the user has not met for each target, `sampled` the items that stand for all of them; None
     where the loss does not ask for them. `times` of the inputs where the model reads them. `users` of the rows: a long
@@ -221,10 +225,9 @@ class SequentialRecommender(GradientRecommender[C]):
         return {"softmax": full_softmax_loss(state, outputs, self.candidate_of[target], coarse=coarse), **penalty}
 
     def batches(self, data: TrainData, size: int, rng: np.random.Generator) -> Iterator[Steps]:
-        """One causal pass over every history, in windows of `length` targets, in random order."""
+        """Every event with something before it as a target, in random order: a causal pass, or a row for each."""
         pool = self.negative_pool(data)
-        drawn_windows = causal_batches(data.sequences, self._windows(data), size, rng, times=self.reads_times)
-        for user, inputs, targets, when in drawn_windows:
+        for user, inputs, targets, when in self.examples(data, size, rng):
             others = None
             if self.config.loss == "bce":
                 owner = np.broadcast_to(user[:, None], targets.shape)[targets >= 0].astype(np.int32)
@@ -235,6 +238,13 @@ class SequentialRecommender(GradientRecommender[C]):
             owners = torch.from_numpy(user.astype(np.int64))
             yield Steps(torch.from_numpy(inputs), torch.from_numpy(targets), others, self.sample(rng), times, owners)
 
+    def examples(self, data: TrainData, size: int, rng: np.random.Generator) -> Iterator[Examples]:
+        """Windows of `length` targets, or prefixes of `length` items with one."""
+        sequences, times = data.sequences, self.reads_times
+        if self.config.training == "causal":
+            return causal_batches(sequences, self._windows(data), size, rng, times=times)
+        return prefix_batches(sequences, self._prefixes(data), self.config.length, size, rng, times=times)
+
     def sample(self, rng: np.random.Generator) -> Int[Tensor, " samples"] | None:
         """The items that stand for all candidates in a step of loss="sampled"; None for another loss."""
         if self.config.loss != "sampled":
@@ -243,7 +253,9 @@ class SequentialRecommender(GradientRecommender[C]):
 
     def n_batches(self, data: TrainData, size: int) -> int:
         """Steps of about `size` targets each."""
-        return self._windows(data).steps(size)
+        if self.config.training == "causal":
+            return self._windows(data).steps(size)
+        return -(-len(self._prefixes(data)) // size)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW over all parameters, fused."""
@@ -292,3 +304,7 @@ class SequentialRecommender(GradientRecommender[C]):
 
     def _windows(self, data: TrainData) -> Windows:
         return windows(data.sequences, self.config.length, last_only=self.config.long_histories == "last")
+
+    def _prefixes(self, data: TrainData) -> Int64[np.ndarray, " targets"]:
+        last = self.config.length if self.config.long_histories == "last" else None
+        return prefix_targets(data.sequences, last)

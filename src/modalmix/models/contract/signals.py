@@ -22,6 +22,7 @@ from modalmix.models.contract.query import Triples
 from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize, thin
 from modalmix.nn.linear import FeatureLinear
 from modalmix.nn.pseudo import augmented_adjacency, mixed_similarity
+from modalmix.nn.rows import zero_cold
 
 BEHAVIOUR = "behaviour"
 
@@ -117,8 +118,11 @@ class SignalsRecommender(ItemGraphRecommender[S]):
             self.thinned = (real,) if second is None else (real, second)
 
     def behaviour(self, views: tuple[Graph, ...]) -> list[Float[Tensor, "nodes dim"]]:
-        """Z^A, and Z^B where there are two views: LightGCN's vectors of the users, then the items."""
-        nodes = torch.cat([self.users.weight, self.items.weight])
+        """Z^A, and Z^B where there are two views: LightGCN's vectors of the users, then the items.
+
+        Without a train event a node has no id: it is zero in Z^A, and in Z^B what content-induced edges bring.
+        """
+        nodes = torch.cat([zero_cold(self.users.weight, self.warm_users), self.item_ids])
         return [view.mean_of_layers(nodes, self.config.layers) for view in views]
 
     def fused(self, of_views: list[Float[Tensor, "nodes dim"]]) -> Float[Tensor, "nodes dim"]:
@@ -128,6 +132,11 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         real, added = of_views
         logit = self.fuse(torch.cat(of_views, dim=1)) + self.fuse_degree * self.degree.log1p().unsqueeze(1)
         return real + logit.sigmoid() * (added - real)
+
+    @property
+    def item_ids(self) -> Float[Tensor, "items dim"]:
+        """E_I; zeros for an item without a train event, whose random initial id would speak for its neighbours."""
+        return zero_cold(self.items.weight, self.warm_items)
 
     # content
 
@@ -146,9 +155,9 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         similar = list(self.similar)
         if catalog is not self.train_catalog:
             similar = [_smoothing(graph).to(self.users.weight.device) for graph in self.item_graphs(catalog)]
-        streams = []
+        streams, item_ids = [], self.item_ids
         for k, graph in enumerate(similar):
-            ids = self.items.weight
+            ids = item_ids
             if self.config.purify:
                 ids = ids * self.gate[k](self.project[k](content.features[k][:n])).sigmoid()
             streams.append(graph(ids.masked_fill(~content.present[:n, k, None], 0.0)))

@@ -41,6 +41,7 @@ class StreamConfig(SequenceContentConfig):
             "init_std": 0.02,
             "id_init": "normal",
             "whiten": 0,
+            "training": "prefixes",
             "lr": 1e-3,
             "lr_decay": "none",
             "weight_decay": 0.0,
