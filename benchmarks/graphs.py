@@ -192,9 +192,9 @@ are in `graphs.jsonl`. The field's fixed 8:1:1 splits, full ranking. Mean ± sd 
 Recall@20 alone. mask=train leaves out train items (the field's protocol), mask=seen validation items as well. p:
 paired t-test of Recall@20 (mask=train) against magnet over users, Holm-corrected over the other models, and apart from
 them over the other forms of magnet, on the seeds whose per-user values there are (a star: computed from values that
-were not kept). Sparse users: at most {SPARSE} train events; long tail: test events of items up to the {TAIL:.0%}
-quantile of train degrees (Recall@20, mask=train). Every model has its defaults, BM3 with its features trained. CPU
-seconds were measured with other work on the machine.
+were not kept, with one correction over models and forms together). Sparse users: at most {SPARSE} train events; long
+tail: test events of items up to the {TAIL:.0%} quantile of train degrees (Recall@20, mask=train). Every model has its
+defaults, BM3 with its features trained. CPU seconds were measured with other work on the machine.
 
 """
 

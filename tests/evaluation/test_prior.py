@@ -10,7 +10,7 @@ from modalmix.data.split import Holdout
 from modalmix.errors import ConfigError
 from modalmix.evaluation import calibration as calibration_module
 from modalmix.evaluation import fit_prior, validation_score
-from modalmix.models.contract import SequentialScorer
+from modalmix.models.contract import Query, SequentialScorer
 from modalmix.models.contract.transitions import TransitionConfig, transition_prior
 
 HoldoutOf = Callable[..., Holdout]
@@ -112,6 +112,24 @@ def test_many_users_are_sampled_and_each_history_is_encoded_once(
     fit_prior(one, holdout, "ndcg@10", "none")
     assert len(asked) == len({tuple(history) for history in asked}) == 10
     assert one.encode is counting, "the scorer itself stays as it is"
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+def test_a_remembering_scorer_says_the_same_and_asks_once(holdout_of: HoldoutOf, factor: float) -> None:
+    """With a prior, and without one."""
+    holdout, asked = walk(holdout_of, 1), []
+    one = scorer(holdout, 1.0).trusting(factor)
+    expected, encode = one(Query(users=torch.arange(4))), one.encode
+
+    def counting(history: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
+        asked.append(len(history))
+        return encode(history, times)
+
+    one.encode = counting
+    twin = calibration_module.remembering(one)
+    for _ in range(3):
+        assert torch.equal(twin(Query(users=torch.arange(4))), expected)
+    assert asked == [4]
 
 
 def test_an_unknown_metric_is_an_error(holdout_of: HoldoutOf) -> None:

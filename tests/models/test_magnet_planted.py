@@ -99,6 +99,10 @@ def mean_gates(
 ) -> Float[np.ndarray, "groups experts"]:
     """The mean gate of each expert, of each group: over the pairs held out for testing, or over all items."""
     planted, model = world(seed, shuffled), fitted(seed, shuffled, **changes).model
+    return gates_of_held_out(model, planted, held_out)
+
+
+def gates_of_held_out(model: Any, planted: World, held_out: bool = True) -> Float[np.ndarray, "groups experts"]:
     assert isinstance(model, Magnet)
     assert model.schedule.specialising
     assert [role.name(model.signals) for role in model.roles[:3]] == [f"dominant {signal}" for signal in SIGNALS]
@@ -111,13 +115,26 @@ def mean_gates(
     return np.stack([of_user[planted.group == kind].mean(axis=0) for kind in range(3)])
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_own_dominant_expert_of_each_group_has_its_largest_gate(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "changes"), [(0, {}), (1, {}), (1, {"trigger": "coverage"})])
+def test_the_own_dominant_expert_of_each_group_has_its_largest_gate(seed: int, changes: dict[str, Any]) -> None:
     """Of all nine, on pairs that training has not seen."""
-    gates = mean_gates(seed)
+    gates = mean_gates(seed, **changes)
     own = np.eye(3, 9, dtype=bool)
     assert (gates[own] > np.where(own, 0.0, gates).max(axis=1) + 0.1).all(), "among the experts of the group"
     assert (gates[own] > np.where(own, 0.0, gates)[:, :3].max(axis=0) + 0.1).all(), "and among the groups"
+
+
+def test_in_the_default_form_it_is_largest_in_its_own_group() -> None:
+    """Among the groups, not among the experts: behaviour leads everywhere. The base hears content already, and what the
+    experts say does not move the embeddings."""
+    planted = world(0)
+    config = MagnetConfig.parse({"seed": 0, "batch_size": 1024, "epochs": 30, "eval_every": 10})
+    model = fit("magnet", planted.split, config, TrainConfig(device="cpu", progress=False)).model
+    gates = gates_of_held_out(model, planted)
+    assert gates[:, :3].argmax(axis=0).tolist() == [0, 1, 2]
+    assert gates[1, 1] > gates[[0, 2], 1].max() + 0.05
+    assert gates[2, 2] > gates[[0, 1], 2].max() + 0.05
+    assert gates.argmax(axis=1).tolist() == [0, 0, 0]
 
 
 def test_stage_2_begins_once() -> None:

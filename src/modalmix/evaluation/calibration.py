@@ -3,6 +3,7 @@
 How cold items are calibrated: the mixed pool decides. How far a prior is trusted that had no part in training.
 """
 
+from copy import copy
 from dataclasses import replace
 from typing import Literal
 
@@ -72,24 +73,25 @@ def fit_prior(
             return 1.0
         pool = "warm"
     holdout = _some_users(holdout, _PRIOR_USERS)
-    scorer = _remembering(scorer)
+    scorer = remembering(scorer)
     found = [validation_score(scorer.trusting(one), holdout, metric, mask, pool) for one in _FACTORS]
     return _FACTORS[int(np.argmax(found))]
 
 
-def _remembering(scorer: SequentialScorer) -> SequentialScorer:
+def remembering(scorer: SequentialScorer) -> SequentialScorer:
     """The same scorer, which encodes a batch of histories once however often it is asked for: users x dim are kept."""
-    copy, known = scorer.trusting(1.0), dict[bytes, Tensor]()
+    original, known = scorer.encode, dict[bytes, Tensor]()
+    twin = copy(scorer)  # with its own `encode`, and a prior that is read as before
 
     def encode(history: Int[Tensor, "batch longest"], times: Int[Tensor, "batch longest"] | None) -> Tensor:
         key = repr(history.shape).encode() + history.cpu().numpy().tobytes()
         key += b"" if times is None else times.cpu().numpy().tobytes()
         if key not in known:
-            known[key] = scorer.encode(history, times)
+            known[key] = original(history, times)
         return known[key]
 
-    copy.encode = encode
-    return copy
+    twin.encode = encode
+    return twin
 
 
 def _some_users(holdout: Holdout, most: int) -> Holdout:

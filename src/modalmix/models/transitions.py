@@ -6,7 +6,7 @@ s(h,i) = sum over the places p of the history h, 0 the last one, of recency^p W_
 Counting several steps with falling weight is the sequential rules of Ludewig & Jannach, "Evaluation of session-based
 recommendation algorithms", UMUAI 2018; the exponents, the way back and reading the whole history are ours. Items that
 nothing leads to are in the order of their popularity. Expected here: validation NDCG@10 of amazon-beauty .063 (nothing
-masked), above every trained model without such a prior.
+masked), level with the best trained model without such a prior.
 """
 
 from typing import final
