@@ -8,20 +8,17 @@ Per-user values, which the paired tests need, go to results/per_user/.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from statistics import mean
 from typing import Any
-
-import numpy as np
-import polars as pl
 
 from benchmarks.data import REAL
 from benchmarks.paired import p_cells, paired_tests, save_values, values_file
 from benchmarks.record import record, timed_fit
 from benchmarks.rows import RESULTS, Task, by_data, command_line, training_folder
 from benchmarks.tables import Row, best_first, costs, head, line, spread
-from modalmix.data import Catalog, Dataset
+from modalmix.data import Dataset
+from modalmix.data.perturb import wrong_labels
 from modalmix.evaluation import EvaluateConfig
 from modalmix.evaluation import evaluate as evaluate_scorer
 from modalmix.models.contract import find_model
@@ -139,29 +136,11 @@ def open_data(name: str) -> Dataset:
     return load_data(REAL / name, features=features, modalities=DATA[name][0])
 
 
-def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """Each category of each item replaced by another one, drawn evenly, with probability `share`."""
-    rng, catalog = np.random.default_rng(seed), dataset.catalog
-    names = catalog.table["categories"].explode().drop_nulls().unique().sort().to_list()
-    place = {name: k for k, name in enumerate(names)}
-
-    def noisy(labels: list[Any] | None) -> list[Any] | None:
-        if labels is None:
-            return None
-        other = [(place[one] + rng.integers(1, len(names))) % len(names) for one in labels]
-        wrong = rng.random(len(labels)) < share
-        return [names[o] if changed else one for one, o, changed in zip(labels, other, wrong, strict=True)]
-
-    values = [noisy(labels) for labels in catalog.table["categories"].to_list()]
-    table = catalog.table.with_columns(pl.Series("categories", values, dtype=catalog.table["categories"].dtype))
-    return replace(dataset, catalog=Catalog(catalog.items, catalog.modalities, table))
-
-
 def measure(key: Mapping[str, Any]) -> dict[str, Any]:
     """Fit once, rank the test split without a mask and with everything met masked."""
     dataset = open_data(key["data"])
     if key["label_noise"]:
-        dataset = with_label_noise(dataset, key["label_noise"], key["seed"])
+        dataset = wrong_labels(dataset, "categories", key["label_noise"], key["seed"])
     split = split_data(dataset, "leave-last-two-out")
     found, settings = find_model(key["model"]), dict(key["settings"])
     if "seed" in found.config.model_fields:

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from scipy.stats import ttest_rel
 
 from benchmarks import sequences
 from benchmarks.paired import save_values, values_file
-from modalmix.data import Catalog, Dataset, IdMap, Interactions
 
 NAMES = [f"{metric}@{k}" for metric in sequences.METRICS for k in sequences.KS]
 
@@ -22,14 +20,6 @@ def row(model: str, seed: int, values: list[float]) -> dict[str, Any]:
         **{"data": "amazon-beauty", "label_noise": 0.0, "seed": seed, "split_sha256": "hash", "cpu_s": 1.0},
         **{"validation": 0.5, "best_epoch": 3, "epoch_cpu_s": None, "test": test},
     }
-
-
-def labelled(items: int) -> Dataset:
-    table = pl.DataFrame({"item": range(items), "categories": [[k % 5, 5 + k % 2] for k in range(items)]})
-    none = np.empty(0, dtype=np.int32)
-    return Dataset(
-        "labels", IdMap([0], "user"), Catalog(IdMap(range(items)), {}, table), Interactions(none, none, 1, items)
-    )
 
 
 def test_every_task_is_one_row() -> None:
@@ -49,23 +39,6 @@ def test_names_say_what_is_not_the_default() -> None:
     assert sequences.name_of({**base, "settings": {"id_init": "content"}}) == "cammsr id_init=content"
     assert sequences.name_of({**base, "variant": "no-swap", "settings": {"swap": 0.0}}) == "cammsr no-swap"
     assert sequences.name_of({**base, "label_noise": 0.2}) == "cammsr 20% wrong labels"
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_label_noise_changes_a_share_of_the_labels(share: float) -> None:
-    dataset = labelled(1000)
-    noisy = sequences.with_label_noise(dataset, share, seed=1).catalog.table["categories"]
-    before, after = (values.explode().to_numpy() for values in (dataset.catalog.table["categories"], noisy))
-    assert (before != after).mean() == pytest.approx(share, abs=0.03)
-    assert set(after) <= set(before)
-
-
-def test_label_noise_keeps_items_without_labels() -> None:
-    dataset = labelled(3)
-    table = dataset.catalog.table.with_columns(pl.Series("categories", [None, [], [1, 2]], dtype=pl.List(pl.Int64)))
-    catalog = Catalog(dataset.catalog.items, {}, table)
-    changed = sequences.with_label_noise(Dataset("labels", dataset.users, catalog, dataset.interactions), 1.0, seed=0)
-    assert changed.catalog.table["categories"].to_list()[:2] == [None, []]
 
 
 def test_the_table_pairs_models_over_users(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

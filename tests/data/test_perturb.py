@@ -1,12 +1,13 @@
-"""A modality alone, gone, made noise, or dealt to the wrong items."""
+"""A modality alone, gone, made noise, or dealt to the wrong items; wrong labels."""
 
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from modalmix.data import Catalog, Dataset, IdMap, Interactions, Modality, SplitConfig, make_split
-from modalmix.data.perturb import noise, only, select, shuffle, without
+from modalmix.data.perturb import noise, only, select, shuffle, without, wrong_labels
 from modalmix.errors import DataError, ModelError
 
 ITEMS = 3000
@@ -87,3 +88,52 @@ def test_mistakes_are_our_errors(dataset: Dataset) -> None:
             perturb(dataset, "imagge")
     with pytest.raises(DataError, match="'text' is the only modality"):
         without(only(dataset, "text"), "text")
+
+
+def labelled(labels: pl.Series) -> Dataset:
+    n = len(labels)
+    catalog = Catalog(IdMap(range(n)), {}, pl.DataFrame({"item": range(n), "title": "a", "group": labels}))
+    none = np.empty(0, dtype=np.int32)
+    return Dataset("labels", IdMap([0], "user"), catalog, Interactions(none, none, 1, n))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_a_share_of_the_labels_is_wrong(share: float) -> None:
+    """Five standard errors: .5 / sqrt(2,000 labels)."""
+    dataset = labelled(pl.Series([[k % 5, 5 + k % 2] for k in range(1000)]))
+    noisy = wrong_labels(dataset, "group", share, seed=1).catalog.table
+    before, after = (table["group"].explode().to_numpy() for table in (dataset.catalog.table, noisy))
+    assert (before != after).mean() == pytest.approx(share, abs=5 * 0.5 / np.sqrt(2000))
+    assert set(after) <= set(before)
+    assert noisy.drop("group").equals(dataset.catalog.table.drop("group"))
+
+
+def test_wrong_labels_are_spread_evenly_over_the_others() -> None:
+    dataset = labelled(pl.Series([["a"]] * 3000 + [["b"], ["c"], ["d"]]))
+    drawn = wrong_labels(dataset, "group", 1.0, seed=2).catalog.table["group"].head(3000).explode()
+    counts = dict(drawn.value_counts().iter_rows())
+    assert set(counts) == {"b", "c", "d"}
+    sd = np.sqrt(3000 * (1 / 3) * (2 / 3))
+    assert max(abs(count - 1000) for count in counts.values()) < 5 * sd
+
+
+def test_labels_of_a_text_column_are_split_and_items_without_stay_without() -> None:
+    text = labelled(pl.Series(["a| b", None, "b", ""]))
+    assert wrong_labels(text, "group", 0.0, 0).catalog.table["group"].to_list() == [["a", "b"], None, ["b"], []]
+    assert wrong_labels(text, "group", 1.0, 0).catalog.table["group"].to_list() == [["b", "a"], None, ["a"], []]
+    lists = labelled(pl.Series([None, [], [1, None, 2]], dtype=pl.List(pl.Int64)))
+    assert wrong_labels(lists, "group", 1.0, 0).catalog.table["group"].to_list() == [None, [], [2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("column", "share", "labels", "message"),
+    [
+        ("groups", 0.2, [["a"], ["b"]], "no column 'groups'. Did you mean 'group'"),
+        ("group", 1.2, [["a"], ["b"]], "share of wrong labels: got 1.2, expected 0 to 1"),
+        ("group", 0.2, [["a"], ["a"]], "at least two"),
+        ("group", 0.2, [None, []], "at least two"),
+    ],
+)
+def test_labels_that_cannot_be_wrong(column: str, share: float, labels: list[object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        wrong_labels(labelled(pl.Series(labels, dtype=pl.List(pl.String))), column, share, seed=0)

@@ -1,9 +1,11 @@
 """Which variants a model has on a data set."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import polars as pl
 import pytest
 
 from modalmix.data import Catalog, Dataset, IdMap, Interactions, Modality
@@ -116,3 +118,26 @@ def test_every_ablation_of_every_model_is_a_change_of_its_settings() -> None:
             assert set(changes) <= set(config.model_fields)
             presets = [config(), *(config.preset(name) for name in config.presets)]
             assert any(preset.replace(**changes) != preset for preset in presets)
+
+
+class WithCategories(ContentConfig):
+    category_column: str = "group"
+
+
+def test_wrong_labels_are_a_variant_of_models_that_read_categories_on_demand() -> None:
+    dataset, config = shop("x"), WithCategories()
+    table = pl.DataFrame({"item": range(4), "group": [["a"], ["b"], ["a"], ["b"]]})
+    dataset = replace(dataset, catalog=Catalog(dataset.catalog.items, dataset.catalog.modalities, table))
+    assert names(config, dataset) == ["noise-x", "shuffle-x"]
+    (wrong,) = find_variants(kind(WithCategories), config, dataset, ["labels-1.0"])
+    assert wrong.dataset(dataset, 0).catalog.table["group"].to_list() == [["b"], ["a"], ["b"], ["a"]]
+    assert (wrong.settings(config), wrong.to_dict()) == (config, {"wrong": 1.0, "column": "group"})
+    for name in ("labels-", "labels-x", "labels-0", "labels-1.5", "labels-nan"):
+        with pytest.raises(ModelError, match=f"variant '{name}': expected a share above 0, at most 1"):
+            find_variants(kind(WithCategories), config, dataset, [name])
+    with pytest.raises(ModelError, match="expected one of .*labels-0.2"):
+        find_variants(kind(WithCategories), config, dataset, ["label-0.2x"])
+    with pytest.raises(DataError, match="no column 'group'"):
+        find_variants(kind(WithCategories), config, shop("x"), ["labels-0.2"])
+    with pytest.raises(ModelError, match="no variant 'labels-0.2'"):
+        find_variants(kind(WithContent), WithContent(), dataset, ["labels-0.2"])

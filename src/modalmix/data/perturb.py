@@ -1,18 +1,21 @@
-"""A data set with one modality gone, alone, made noise or dealt to the wrong items: what is a modality worth?
+"""A data set with one modality gone, alone, made noise, dealt to the wrong items, or labels wrong: what is it worth?
 
 Items, interactions and presence stay as they are, so that a split of the data set stays the same split.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float32
 
+from modalmix.data.align import as_lists
 from modalmix.data.catalog import Catalog
 from modalmix.data.dataset import Dataset
 from modalmix.data.modality import Modality
-from modalmix.errors import DataError
+from modalmix.errors import DataError, nearest
 
 
 def only(dataset: Dataset, name: str) -> Dataset:
@@ -65,6 +68,38 @@ def shuffle(dataset: Dataset, name: str, seed: int) -> Dataset:
     features = modality.matrix()
     features[owners] = features[np.random.default_rng(seed).permutation(owners)]
     return _with_features(dataset, modality, features, "shuffle", seed)
+
+
+def wrong_labels(dataset: Dataset, column: str, share: float, seed: int) -> Dataset:
+    """Each label of each item replaced, with probability `share`, by another one of the column, drawn evenly.
+
+    `column` of the items table holds lists, or text with one label or several between "|". An item with several labels
+    may draw one that it has: it is then left with one less. Items without labels stay without.
+
+    Raises DataError for an unknown column, a share outside 0 to 1, or fewer than two labels in all.
+    """
+    table = dataset.catalog.table
+    if column not in table.columns:
+        raise DataError(f"items of '{dataset.name}' have no column '{column}'", fix=nearest(column, table.columns))
+    if not 0 <= share <= 1:
+        raise DataError("share of wrong labels", got=share, expected="0 to 1")
+    lists = table[column] if isinstance(table[column].dtype, pl.List) else as_lists(table[column])
+    lists = lists.list.drop_nulls()
+    names = lists.explode().drop_nulls().unique().sort().to_list()
+    if len(names) < 2:
+        raise DataError(f"labels in column '{column}'", got=names, expected="at least two, to take one for another")
+    place, rng = {name: k for k, name in enumerate(names)}, np.random.default_rng(seed)
+
+    def noisy(labels: list[Any] | None) -> list[Any] | None:
+        if labels is None:
+            return None
+        other = [(place[one] + rng.integers(1, len(names))) % len(names) for one in labels]
+        wrong = rng.random(len(labels)) < share
+        return [names[o] if changed else one for one, o, changed in zip(labels, other, wrong, strict=True)]
+
+    changed = pl.Series(column, [noisy(labels) for labels in lists.to_list()], dtype=lists.dtype)
+    catalog = Catalog(dataset.catalog.items, dataset.catalog.modalities, table.with_columns(changed))
+    return replace(dataset, catalog=catalog)
 
 
 def _with_features(

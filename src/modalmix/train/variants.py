@@ -1,4 +1,4 @@
-"""Variants of a model for an ablation: a part taken out of the model, or a modality taken out of the data."""
+"""Variants of a model for an ablation: a part taken out of the model, a modality out of the data, labels made wrong."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,30 @@ from modalmix.models.contract import ModelConfig, ModelType
 
 Perturbation = Literal["only", "without", "noise", "shuffle"]
 FULL = "full"
+LABELS = "labels-"  # before a share: of the categories are wrong
 
 
 @final
 @dataclass(frozen=True)
 class Variant:
-    """Changes of the model's settings, or what is done to a modality; the full model has neither."""
+    """Changes of the model's settings, or what is done to a modality or to labels; the full model has none."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     perturbation: Perturbation | None = None
     modality: str = ""
+    wrong: float = 0.0
+    """Share of the labels in `column` of the items that are made wrong."""
+    column: str = ""
 
     def settings(self, config: ModelConfig) -> ModelConfig:
         """The settings with the changes made. Raises ConfigError when they are unknown or contradict the others."""
         return config.replace(**self.changes)
 
     def dataset(self, dataset: Dataset, seed: int) -> Dataset:
-        """The data set as this variant sees it; `seed` decides noise and shuffles. Raises ModelError, DataError."""
+        """The data set as this variant sees it; `seed` decides what is drawn. Raises ModelError, DataError."""
+        if self.wrong:
+            return perturb.wrong_labels(dataset, self.column, self.wrong, seed)
         match self.perturbation:
             case "only":
                 return perturb.only(dataset, self.modality)
@@ -43,12 +49,19 @@ class Variant:
 
     def to_dict(self) -> dict[str, Any]:
         """What is different, JSON-able."""
+        if self.wrong:
+            return {"wrong": self.wrong, "column": self.column}
         return {"perturbation": self.perturbation, "modality": self.modality} if self.modality else dict(self.changes)
 
 
 def reads_modalities(kind: ModelType) -> bool:
     """Whether a model reads content: it then has the setting `modalities`."""
     return "modalities" in kind.config.model_fields
+
+
+def reads_categories(kind: ModelType) -> bool:
+    """Whether a model reads categories of items: it then has the setting `category_column`."""
+    return "category_column" in kind.config.model_fields
 
 
 def find_variants(
@@ -58,15 +71,15 @@ def find_variants(
 
     Raises:
         ModelError: an unknown variant or modality, a variant of the data for a model that reads none, or no variant.
-        DataError: `without-` the only modality.
+        DataError: `without-` the only modality; wrong labels where there are fewer than two.
         ConfigError: a name twice, or a variant that does not fit the settings or changes nothing.
     """
     if names:
         for name in names:
             if list(names).count(name) > 1:
                 raise ConfigError("variants", got=f"'{name}' twice", expected="each once")
-        return [_checked(_named(kind, dataset, name), config, dataset) for name in names]
-    variants = [_named(kind, dataset, name) for name in _known(kind, dataset, everything=False)]
+        return [_checked(_named(kind, config, dataset, name), config, dataset) for name in names]
+    variants = [_named(kind, config, dataset, name) for name in _known(kind, dataset, everything=False)]
     found = [variant for variant in variants if _fits(variant, config, dataset)]
     if not found:
         raise ModelError(
@@ -86,13 +99,16 @@ def _known(kind: ModelType, dataset: Dataset, *, everything: bool) -> list[str]:
     # alone is the full model with one modality, and one of two alone is the other left out
     useful: dict[Perturbation, bool] = {"only": len(modalities) > 1, "without": len(modalities) > 2}
     kinds: list[Perturbation] = [one for one in get_args(Perturbation) if everything or useful.get(one, True)]
-    return [*kind.config.ablations, *(f"{one}-{name}" for one in kinds for name in modalities)]
+    labels = [f"{LABELS}0.2"] if everything and reads_categories(kind) else []  # a curve takes many: on demand
+    return [*kind.config.ablations, *(f"{one}-{name}" for one in kinds for name in modalities), *labels]
 
 
-def _named(kind: ModelType, dataset: Dataset, name: str) -> Variant:
+def _named(kind: ModelType, config: ModelConfig, dataset: Dataset, name: str) -> Variant:
     """The variant of that name. Raises ModelError."""
     if name in kind.config.ablations:
         return Variant(name, kind.config.ablations[name])
+    if name.startswith(LABELS) and reads_categories(kind):
+        return Variant(name, wrong=_share(name), column=config.model_dump()["category_column"])
     perturbation, _, modality = name.partition("-")
     if perturbation in get_args(Perturbation) and modality:
         if not reads_modalities(kind):
@@ -117,10 +133,24 @@ def _named(kind: ModelType, dataset: Dataset, name: str) -> Variant:
     )
 
 
+def _share(name: str) -> float:
+    """The share of wrong labels that a variant's name ends with. Raises ModelError."""
+    try:
+        share = float(name.removeprefix(LABELS))
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ModelError(f"variant '{name}'", expected=f"a share above 0, at most 1, such as {LABELS}0.2")
+    return share
+
+
 def _checked(variant: Variant, config: ModelConfig, dataset: Dataset) -> Variant:
     """The variant, if it fits and changes something. Raises ConfigError, DataError."""
     unused = not variant.perturbation and variant.name not in config.useful_ablations()
     same = unused or variant.settings(config) == config
+    if variant.wrong:
+        perturb.wrong_labels(dataset, variant.column, variant.wrong, seed=0)  # an error when there are none
+        return variant
     if variant.perturbation == "without":
         perturb.without(dataset, variant.modality)  # an error when it is the only one
     alone = variant.perturbation == "only" and len(dataset.catalog.modalities) == 1

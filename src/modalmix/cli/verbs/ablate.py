@@ -21,8 +21,8 @@ class AblateOptions(TrainOptions):
 
     variants: tuple[str, ...] = ()
     """Variants, separated by commas or spaces: those the model names (mamex: no-gate, no-experts, no-folds,
-    no-profiles; learnt jointly: no-balance, no-alignment), and only-, without-, noise- or shuffle- before a modality.
-    All that change anything without it."""
+    no-profiles; learnt jointly: no-balance, no-alignment), and only-, without-, noise- or shuffle- before a modality;
+    labels-0.2: that share of the categories is wrong, on demand. All others that change anything without it."""
     seeds: PositiveInt = SEEDS
     """Repeats: each has its own seed of the model, and of the split where that is drawn at random."""
     metrics: tuple[str, ...] = METRICS
