@@ -221,3 +221,23 @@ class TestPlainExperts:
     def test_every_expert_starts_different(self) -> None:
         said = PlainExperts(3, 6, 5)(torch.randn(3, 4, 6)).flatten(1)
         assert bool((torch.cdist(said, said) + torch.eye(9) > 1e-3).all())
+
+
+@pytest.mark.parametrize(("signals", "dim", "hidden"), SIZES)
+@pytest.mark.parametrize("lists", [1, 2, 3])
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_users_and_items_agree_on_is_the_inner_product_of_experts(
+    signals: int, dim: int, hidden: int, lists: int, plain: bool
+) -> None:
+    """Values, and the gradients of weights and signals."""
+    experts = PlainExperts(signals, dim, hidden or 4) if plain else learnt(signals, dim, hidden)
+    users = torch.randn(signals, 5, dim, requires_grad=True)
+    items = torch.randn(signals, 5 * lists, dim, requires_grad=True)
+    weight = torch.randn(5 * lists, len(experts.roles))
+    learnable = [users, items, *experts.parameters()]
+    agreed = experts.agree(users, items)
+    expected = (experts(users).repeat(1, lists, 1) * experts(items)).sum(dim=2).T
+    torch.testing.assert_close(agreed, expected, atol=1e-5, rtol=1e-5)
+    found = torch.autograd.grad((agreed * weight).sum(), learnable, allow_unused=True)
+    right = torch.autograd.grad((expected * weight).sum(), learnable, allow_unused=True)
+    torch.testing.assert_close(found, right, atol=1e-4, rtol=1e-4)

@@ -106,6 +106,8 @@ def test_pairs_are_the_entries_of_every(
     pairs = router.pairs(side.rows(u), other.rows(i))
     assert pairs.shape == (5, EXPERTS)
     torch.testing.assert_close(pairs, router.every(side, other)[:, u, i].T, atol=1e-5, rtol=1e-5)
+    several = router.pairs(side.rows(u), other.rows(torch.cat([i, i.flip(0)])))
+    torch.testing.assert_close(several, torch.cat([pairs, router.pairs(side.rows(u), other.rows(i.flip(0)))]))
     tile = router.every(side.rows(slice(1, 3)), other.rows(torch.tensor([4, 0])))
     torch.testing.assert_close(tile, router.every(side, other)[:, 1:3][:, :, [4, 0]], atol=1e-5, rtol=1e-5)
     lists = torch.tensor([[4, 1], [0, 0], [2, 3]])

@@ -24,7 +24,7 @@ from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
 from modalmix.models.contract.prior import FilterConfig, FilterPrior, PriorScores
 from modalmix.models.contract.routed import Mixture, MixtureGradient, Nodes, RoutedScorer, pair_scores
-from modalmix.models.contract.signals import SignalsConfig, SignalsRecommender
+from modalmix.models.contract.signals import SignalsConfig, SignalsRecommender, rows_of
 from modalmix.nn.entropy import EntropySchedule, EpochRouting, Trigger, hesitation, utilisation
 from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.losses import bpr_loss, info_nce, l2_penalty
@@ -204,7 +204,7 @@ class Magnet(SignalsRecommender[MagnetConfig]):
         users = self.nodes(
             torch.cat([of_users.index_select(0, batch.user).unsqueeze(0), cue]), self.degree[batch.user], left
         )
-        z = torch.cat([of_items.index_select(0, pairs).unsqueeze(0), content[:, pairs]])
+        z = rows_of([of_items, *content], pairs)
         items = self.nodes(z, self.degree[self.n_users + pairs], present[pairs])
         scores = (users.own.repeat(2, 1) * items.own).sum(dim=1)
         terms: dict[str, Tensor] = {}

@@ -5,6 +5,7 @@ three signals; the formulas are ours (docs/models/magnet.md).
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, final
@@ -114,7 +115,25 @@ class RoleExperts(nn.Module):
         """What each expert makes of each node; absent signals are zeros."""
         mixing = self.mixing()
         mixed = self._mixed(z, mixing[: -len(z)])
-        return torch.cat([mixed, self._beside(z, mixing[-len(z) :])])
+        return torch.cat([mixed, torch.stack(self._beside(z, mixing[-len(z) :]))])
+
+    def agree(
+        self, users: Float[Tensor, "signals users dim"], items: Float[Tensor, "signals lists*users dim"]
+    ) -> Float[Tensor, "lists*users experts"]:
+        """<f_e(u), f_e(i)> of each user with the items in the same place of each list.
+
+        Without perceptrons what mixtures agree on is a form in how signals agree,
+        <sum_m a~_m z_u^m, sum_n a~_n z_i^n> = sum_mn a~_m a~_n <z_u^m, z_i^n>: the mixtures are not made.
+        """
+        if self.hidden:
+            return _agree(self(users), self(items))
+        mixing, n = self.mixing(), len(users)
+        mixed, others = mixing[:-n], mixing[-n:]
+        lists = items.unflatten(1, (-1, users.shape[1])).permute(2, 1, 0, 3)  # [users, lists, signals, dim]
+        met = torch.bmm(lists.flatten(1, 2), users.permute(1, 2, 0)).unflatten(1, lists.shape[1:3])
+        met = met.transpose(0, 1).flatten(2).flatten(0, 1)  # [lists*users, signals of the item * of the user]
+        both = (mixed.unsqueeze(2) * mixed.unsqueeze(1)).flatten(1)
+        return torch.cat([met @ both.T, _agree(self._beside(users, others), self._beside(items, others))], dim=1)
 
     def _mixed(self, z: Tensor, mixing: Float[Tensor, "mixed signals"]) -> Float[Tensor, "mixed rows dim"]:
         signals, rows, dim = z.shape
@@ -128,7 +147,7 @@ class RoleExperts(nn.Module):
         each = zip(hidden.split(self.hidden, dim=1), self.mixed_out, mixture, strict=True)
         return torch.stack([torch.addmm(mix, part, out) for part, out, mix in each])
 
-    def _beside(self, z: Tensor, mixing: Float[Tensor, "signals signals"]) -> Float[Tensor, "signals rows dim"]:
+    def _beside(self, z: Tensor, mixing: Float[Tensor, "signals signals"]) -> list[Float[Tensor, "rows dim"]]:
         residual = beside(z, mixing)
         outputs = []
         for k, (own, rest) in enumerate(zip(z, residual, strict=True)):
@@ -137,7 +156,7 @@ class RoleExperts(nn.Module):
                 hidden = F.gelu(torch.cat([own, rest], dim=1) @ self.beside_in[k])
                 out = torch.addmm(out, hidden, self.beside_out[k])
             outputs.append(out)
-        return torch.stack(outputs)
+        return outputs
 
 
 def beside(
@@ -146,7 +165,7 @@ def beside(
     """o of each complementary expert: the others mixed, without their component along its own signal."""
     others = (mixing @ z.flatten(1)).view_as(z)
     along = (others * z).sum(dim=2, keepdim=True) / (z.square().sum(dim=2, keepdim=True) + _TINY)
-    return others - along * z
+    return torch.addcmul(others, along, z, value=-1.0)
 
 
 @final
@@ -167,6 +186,20 @@ class PlainExperts(nn.Module):
         hidden = F.gelu(side_by_side @ self.into.transpose(0, 1).flatten(1))
         each = zip(hidden.split(self.hidden, dim=1), self.out, strict=True)
         return torch.stack([part @ out for part, out in each])
+
+    def agree(
+        self, users: Float[Tensor, "signals users dim"], items: Float[Tensor, "signals lists*users dim"]
+    ) -> Float[Tensor, "lists*users experts"]:
+        """<f_e(u), f_e(i)> of each user with the items in the same place of each list."""
+        return _agree(self(users), self(items))
+
+
+def _agree(
+    users: Iterable[Float[Tensor, "users dim"]], items: Iterable[Float[Tensor, "lists*users dim"]]
+) -> Float[Tensor, "lists*users experts"]:
+    """Inner products, expert by expert."""
+    each = zip(users, items, strict=True)
+    return torch.stack([(item.unflatten(0, (-1, len(user))) * user).sum(dim=2).flatten() for user, item in each], dim=1)
 
 
 def _fan_in(*shape: int) -> Tensor:

@@ -116,15 +116,16 @@ class PairRouter(nn.Module):
             return Side(self.item_hidden(p), bias)
         return Side(torch.cat([p, self._agreement(z).flatten(1), p.new_ones(len(p), 1)], dim=1), bias)
 
-    def pairs(self, users: Side, items: Side) -> Float[Tensor, "pairs experts"]:
-        """Logits of row-aligned pairs."""
+    def pairs(self, users: Side, items: Side) -> Float[Tensor, "lists*users experts"]:
+        """Logits of each user with the items in the same place of each list; one list is row-aligned pairs."""
         assert items.bias is not None
+        lists = items.vectors.unflatten(0, (-1, len(users.vectors)))
         if self.kind == "mlp":
-            hidden = F.gelu(users.vectors[:, : -self.experts] + items.vectors)
-            logits = hidden @ self.out.T + users.vectors[:, -self.experts :] + items.bias
-        else:
-            logits = torch.einsum("rek,rk->re", users.vectors, items.vectors) + items.bias
-        return logits / self.temperature
+            hidden = F.gelu(users.vectors[:, : -self.experts] + lists)
+            logits = hidden @ self.out.T + users.vectors[:, -self.experts :]
+        else:  # each user's vectors are read once, for all lists
+            logits = torch.bmm(lists.transpose(0, 1), users.vectors.transpose(1, 2)).transpose(0, 1)
+        return (logits.flatten(0, 1) + items.bias) / self.temperature
 
     def every(self, users: Side, items: Side) -> Float[Tensor, "experts users items"]:
         """Logits of all users with all items, without gradients. Take few users at a time."""

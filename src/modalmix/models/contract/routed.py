@@ -52,18 +52,16 @@ class Mixture(NamedTuple):
 def pair_scores(
     experts: RoleExperts | PlainExperts, router: PairRouter, users: Nodes, items: Nodes, gradient: MixtureGradient
 ) -> tuple[Float[Tensor, "pairs experts"], Float[Tensor, "pairs experts"]]:
-    """In training: logits, and what each expert says, of the users with the first and the second half of the items.
+    """In training: logits, and what each expert says, of users with the items in the same place of each list.
 
     `gradient`: what of the mixture moves the signals.
     """
-    both = torch.arange(len(users.degree), device=users.z.device).repeat(2)
     seen = [nodes.z if gradient == "all" else nodes.z.detach() for nodes in (users, items)]
     heard = [nodes.z.detach() if gradient == "none" else nodes.z for nodes in (users, items)]
-    side = router.users(seen[0], users.degree, users.present).rows(both)
     allowed = available(experts.roles, items.present)
-    logits = router.pairs(side, router.items(seen[1], items.degree, items.present, allowed))
-    said = experts(heard[1]).unflatten(1, (2, -1)) * experts(heard[0]).unsqueeze(1)
-    return logits, said.sum(dim=3).flatten(1).T
+    of_users = router.users(seen[0], users.degree, users.present)
+    logits = router.pairs(of_users, router.items(seen[1], items.degree, items.present, allowed))
+    return logits, experts.agree(heard[0], heard[1])
 
 
 @final
