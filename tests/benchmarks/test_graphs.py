@@ -92,7 +92,8 @@ def test_what_two_steps_find_stands_below_the_table(tmp_path: Path, monkeypatch:
     ]
     monkeypatch.setattr(graphs, "RESULTS", tmp_path)
     assert graphs._section("tiktok", rows).splitlines()[-6:] == [
-        "magnet in two steps, 1,000 users of validation, 128 at once, n 2:",
+        "magnet in two steps (candidates by inner products and as many by the prior, scored exactly; recall of the "
+        "exact lists), 1,000 users of validation, 128 at once, n 2:",
         "",
         "| candidates | scored | recall@10 | recall@20 | CPU ms a user |",
         "|---|---|---|---|---|",

@@ -121,6 +121,9 @@ def test_labels_of_a_text_column_are_split_and_items_without_stay_without() -> N
     text = labelled(pl.Series(["a| b", None, "b", ""]))
     assert wrong_labels(text, "group", 0.0, 0).catalog.table["group"].to_list() == [["a", "b"], None, ["b"], []]
     assert wrong_labels(text, "group", 1.0, 0).catalog.table["group"].to_list() == [["b", "a"], None, ["a"], []]
+    assert wrong_labels(text, "group", 0.5, 3).made_wrong == "0.5 of the labels in 'group', seed 3"
+    spaced = labelled(pl.Series([["a ", ""], ["b"]]))
+    assert wrong_labels(spaced, "group", 1.0, 0).catalog.table["group"].to_list() == [["b"], ["a"]]
     lists = labelled(pl.Series([None, [], [1, None, 2]], dtype=pl.List(pl.Int64)))
     assert wrong_labels(lists, "group", 1.0, 0).catalog.table["group"].to_list() == [None, [], [2, 1]]
 
@@ -130,7 +133,7 @@ def test_labels_of_a_text_column_are_split_and_items_without_stay_without() -> N
     [
         ("groups", 0.2, [["a"], ["b"]], "no column 'groups'. Did you mean 'group'"),
         ("group", 1.2, [["a"], ["b"]], "share of wrong labels: got 1.2, expected 0 to 1"),
-        ("group", 0.2, [["a"], ["a"]], "at least two"),
+        ("group", 0.2, [["a"], ["a ", ""]], "at least two"),
         ("group", 0.2, [None, []], "at least two"),
     ],
 )

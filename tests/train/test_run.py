@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,19 @@ class TestData:
     def test_other_features(self, create: Any, other_features: Split) -> None:
         with pytest.raises(RunError, match="the features of 'image' differs"):
             create().check_data(other_features)
+
+    def test_labels_made_wrong(self, create: Any, split: Split) -> None:
+        """Neither is taken for the other: a model may score by labels."""
+        wrong = replace(split, dataset=replace(split.dataset, made_wrong="0.2 of the labels"))
+        run = create(wrong)
+        run.check_data(wrong)
+        with pytest.raises(RunError, match="made wrong differs.*got nothing .*expected 0.2 of the labels"):
+            run.check_data(split)
+
+    def test_data_as_read_and_then_labels_made_wrong(self, create: Any, split: Split) -> None:
+        wrong = replace(split, dataset=replace(split.dataset, made_wrong="0.2 of the labels"))
+        with pytest.raises(RunError, match="made wrong differs.*got 0.2 of the labels .*expected nothing"):
+            create().check_data(wrong)
 
 
 class TestCounting:

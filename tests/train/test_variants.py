@@ -122,6 +122,10 @@ def test_every_ablation_of_every_model_is_a_change_of_its_settings() -> None:
 
 class WithCategories(ContentConfig):
     category_column: str = "group"
+    heads: bool = True
+
+    def uses_categories(self) -> bool:
+        return self.heads
 
 
 def test_wrong_labels_are_a_variant_of_models_that_read_categories_on_demand() -> None:
@@ -130,6 +134,7 @@ def test_wrong_labels_are_a_variant_of_models_that_read_categories_on_demand() -
     dataset = replace(dataset, catalog=Catalog(dataset.catalog.items, dataset.catalog.modalities, table))
     assert names(config, dataset) == ["noise-x", "shuffle-x"]
     (wrong,) = find_variants(kind(WithCategories), config, dataset, ["labels-1.0"])
+    assert (wrong.name, wrong.dataset(dataset, 7).made_wrong) == ("labels-1", "1 of the labels in 'group', seed 7")
     assert wrong.dataset(dataset, 0).catalog.table["group"].to_list() == [["b"], ["a"], ["b"], ["a"]]
     assert (wrong.settings(config), wrong.to_dict()) == (config, {"wrong": 1.0, "column": "group"})
     for name in ("labels-", "labels-x", "labels-0", "labels-1.5", "labels-nan"):
@@ -137,6 +142,10 @@ def test_wrong_labels_are_a_variant_of_models_that_read_categories_on_demand() -
             find_variants(kind(WithCategories), config, dataset, [name])
     with pytest.raises(ModelError, match="expected one of .*labels-0.2"):
         find_variants(kind(WithCategories), config, dataset, ["label-0.2x"])
+    with pytest.raises(ConfigError, match="'labels-0.2' twice"):
+        find_variants(kind(WithCategories), config, dataset, ["labels-0.2", "labels-.20"])
+    with pytest.raises(ConfigError, match="'labels-0.2' changes nothing: these settings use no categories"):
+        find_variants(kind(WithCategories), WithCategories(heads=False), dataset, ["labels-0.2"])
     with pytest.raises(DataError, match="no column 'group'"):
         find_variants(kind(WithCategories), config, shop("x"), ["labels-0.2"])
     with pytest.raises(ModelError, match="no variant 'labels-0.2'"):

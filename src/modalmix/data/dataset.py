@@ -19,7 +19,8 @@ class Dataset:
 
     `labels` is the split column where the source has one (one string an event), else None. `counts` says what reading
     did: events read, duplicates merged, events dropped by each filter. `source` is the folder or file it came from,
-    `reading` the settings it was read with, so that it can be read again.
+    `reading` the settings it was read with, so that it can be read again. `made_wrong` says what was done to its items
+    table on purpose, nothing for data as read: a run trained on it is told from one that was not.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Dataset:
     counts: dict[str, int] = field(default_factory=dict)
     source: Path | None = None
     reading: dict[str, Any] = field(default_factory=dict)
+    made_wrong: str = ""
 
     @cached_property
     def sha256(self) -> str:

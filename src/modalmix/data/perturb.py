@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from modalmix.data.align import as_lists
+from modalmix.data.align import as_lists, is_text
 from modalmix.data.catalog import Catalog
 from modalmix.data.dataset import Dataset
 from modalmix.data.modality import Modality
@@ -83,7 +83,9 @@ def wrong_labels(dataset: Dataset, column: str, share: float, seed: int) -> Data
         raise DataError(f"items of '{dataset.name}' have no column '{column}'", fix=nearest(column, table.columns))
     if not 0 <= share <= 1:
         raise DataError("share of wrong labels", got=share, expected="0 to 1")
-    lists = table[column] if isinstance(table[column].dtype, pl.List) else as_lists(table[column])
+    lists = table[column]  # names as a model reads them; lists of numbers stay such
+    if is_text(lists.dtype) or not isinstance(lists.dtype, pl.List):
+        lists = as_lists(lists)
     lists = lists.list.drop_nulls()
     names = lists.explode().drop_nulls().unique().sort().to_list()
     if len(names) < 2:
@@ -97,9 +99,9 @@ def wrong_labels(dataset: Dataset, column: str, share: float, seed: int) -> Data
         wrong = rng.random(len(labels)) < share
         return [names[o] if changed else one for one, o, changed in zip(labels, other, wrong, strict=True)]
 
-    changed = pl.Series(column, [noisy(labels) for labels in lists.to_list()], dtype=lists.dtype)
-    catalog = Catalog(dataset.catalog.items, dataset.catalog.modalities, table.with_columns(changed))
-    return replace(dataset, catalog=catalog)
+    labels = pl.Series(column, [noisy(each) for each in lists.to_list()], dtype=lists.dtype)
+    catalog = Catalog(dataset.catalog.items, dataset.catalog.modalities, table.with_columns(labels))
+    return replace(dataset, catalog=catalog, made_wrong=f"{share:g} of the labels in '{column}', seed {seed}")
 
 
 def _with_features(

@@ -84,6 +84,10 @@ class CammsrConfig(StreamConfig):
         "no-prior": {"prior": "none"},
     }
 
+    def uses_categories(self) -> bool:
+        """Whether there are heads of categories."""
+        return self.category_weighting in ("agreement", "confidence")
+
     @model_validator(mode="after")
     def _heads_must_learn(self) -> Self:
         if self.category_weighting in ("agreement", "confidence") and self.category == 0:

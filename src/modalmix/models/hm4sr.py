@@ -69,6 +69,10 @@ class Hm4srConfig(StreamConfig):
         "no-placeholder": {"placeholder": 0.0},
     }
 
+    def uses_categories(self) -> bool:
+        """Whether there are heads of categories."""
+        return self.category > 0
+
 
 @final
 @dataclass(frozen=True)

@@ -198,7 +198,8 @@ class Magnet(SignalsRecommender[MagnetConfig]):
         """{"bpr", "cover", "specialise", "contrast", "reg"} of a batch, those of weight 0 left out."""
         of_views = self.behaviour(self.thinned or self.views)
         of_users, of_items = self.fused(of_views).split([self.n_users, self.n_items])
-        content, present = self.content_signals(self.train_catalog)
+        stacked, present = self.content_signals(self.train_catalog)
+        content = stacked.unbind()
         cue, left = self.cue(content, present, batch)
         pairs = torch.cat([batch.positive, batch.negative])
         users = self.nodes(

@@ -92,7 +92,7 @@ def ablate(
     Args:
         kind, config: the model and its settings; a variant changes them, see `find_variants`.
         data: a data set, split by `split`; or a split, then only the model's seed moves.
-        names: variants; all that change anything without them.
+        names: variants; without them all that change anything, but for wrong labels.
         seeds: repeats.
         metrics: to compare by; they are measured beside those of `evaluate`.
         folder: where the runs, ablation.json and ablation.png go; nothing is written without it.

@@ -12,6 +12,7 @@ from modalmix.files import sha256_file
 from modalmix.models.contract import ModelConfig, ModelType
 from modalmix.train.settings import TrainConfig
 
+MADE_WRONG = "items table made wrong"
 _FREE = {"device", "progress", "tensorboard", "checkpoint_every"}  # may differ when a run goes on
 
 
@@ -32,10 +33,11 @@ def identity_of(model: ModelType, model_config: ModelConfig, train_config: Train
 
 
 def data_identity(split: Split) -> dict[str, str]:
-    """Content hash of the data set, the split and the features of each modality."""
+    """Content hash of the data set, the split and the features of each modality; what was made wrong on purpose."""
     modalities = split.dataset.catalog.modalities
     features = {f"features of '{name}'": modality.sha256 for name, modality in sorted(modalities.items())}
-    return {"data set": split.dataset.sha256, "split": split.sha256, **features}
+    wrong = {MADE_WRONG: split.dataset.made_wrong} if split.dataset.made_wrong else {}
+    return {"data set": split.dataset.sha256, "split": split.sha256, **features, **wrong}
 
 
 def describe(split: Split) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from modalmix.data.split import Split, TrainData
 from modalmix.errors import RunError
 from modalmix.files import atomic, read_json, sha256_file, sha256_values, write_json
 from modalmix.models.contract import ModelConfig, ModelType, find_model
-from modalmix.train.record import data_identity, describe, identity_of, now, shortened, versions
+from modalmix.train.record import MADE_WRONG, data_identity, describe, identity_of, now, shortened, versions
 from modalmix.train.settings import TrainConfig
 
 FORMAT = 1
@@ -175,13 +175,14 @@ class RunFolder:
     def check_data(self, split: Split) -> None:
         """Raise RunError, naming what differs, unless this run was trained on this split of this data set."""
         there, here = self.record["identity"], data_identity(split)
-        for name, value in here.items():
+        for name in dict.fromkeys([*here, MADE_WRONG]):
+            value = here.get(name)
             if there.get(name) != value:
                 source = self.record["dataset"]["name"]
                 raise RunError(
                     f"{self.path} is a run folder from another data set: the {name} differs",
-                    got=f"{value[:12]} (data set '{split.dataset.name}')",
-                    expected=f"{str(there.get(name))[:12]} (data set '{source}')",
+                    got=f"{shortened(value or 'nothing')} (data set '{split.dataset.name}')",
+                    expected=f"{shortened(there.get(name) or 'nothing')} (data set '{source}')",
                     fix="Give the data set and features it was trained on.",
                 )
 

@@ -59,15 +59,10 @@ def reads_modalities(kind: ModelType) -> bool:
     return "modalities" in kind.config.model_fields
 
 
-def reads_categories(kind: ModelType) -> bool:
-    """Whether a model reads categories of items: it then has the setting `category_column`."""
-    return "category_column" in kind.config.model_fields
-
-
 def find_variants(
     kind: ModelType, config: ModelConfig, dataset: Dataset, names: Sequence[str] | None = None
 ) -> list[Variant]:
-    """The variants of those names, or all that change anything.
+    """The variants of those names, or all that change anything; wrong labels only by name, for a curve takes many.
 
     Raises:
         ModelError: an unknown variant or modality, a variant of the data for a model that reads none, or no variant.
@@ -75,10 +70,11 @@ def find_variants(
         ConfigError: a name twice, or a variant that does not fit the settings or changes nothing.
     """
     if names:
-        for name in names:
-            if list(names).count(name) > 1:
-                raise ConfigError("variants", got=f"'{name}' twice", expected="each once")
-        return [_checked(_named(kind, config, dataset, name), config, dataset) for name in names]
+        named = [_checked(_named(kind, config, dataset, name), config, dataset) for name in names]
+        for variant in named:
+            if named.count(variant) > 1:
+                raise ConfigError("variants", got=f"'{variant.name}' twice", expected="each once")
+        return named
     variants = [_named(kind, config, dataset, name) for name in _known(kind, dataset, everything=False)]
     found = [variant for variant in variants if _fits(variant, config, dataset)]
     if not found:
@@ -94,12 +90,12 @@ def find_variants(
 
 
 def _known(kind: ModelType, dataset: Dataset, *, everything: bool) -> list[str]:
-    """Names of variants, those of the model first; without `everything`, none that another one repeats."""
+    """Names of variants, those of the model first; without `everything` no labels, and no repetitions."""
     modalities = list(dataset.catalog.modalities) if reads_modalities(kind) else []
     # alone is the full model with one modality, and one of two alone is the other left out
     useful: dict[Perturbation, bool] = {"only": len(modalities) > 1, "without": len(modalities) > 2}
     kinds: list[Perturbation] = [one for one in get_args(Perturbation) if everything or useful.get(one, True)]
-    labels = [f"{LABELS}0.2"] if everything and reads_categories(kind) else []  # a curve takes many: on demand
+    labels = [f"{LABELS}0.2"] if everything and "category_column" in kind.config.model_fields else []
     return [*kind.config.ablations, *(f"{one}-{name}" for one in kinds for name in modalities), *labels]
 
 
@@ -107,8 +103,10 @@ def _named(kind: ModelType, config: ModelConfig, dataset: Dataset, name: str) ->
     """The variant of that name. Raises ModelError."""
     if name in kind.config.ablations:
         return Variant(name, kind.config.ablations[name])
-    if name.startswith(LABELS) and reads_categories(kind):
-        return Variant(name, wrong=_share(name), column=config.model_dump()["category_column"])
+    column = config.model_dump().get("category_column")
+    if name.startswith(LABELS) and column is not None:
+        share = _share(name)
+        return Variant(f"{LABELS}{share:g}", wrong=share, column=column)
     perturbation, _, modality = name.partition("-")
     if perturbation in get_args(Perturbation) and modality:
         if not reads_modalities(kind):
@@ -149,6 +147,8 @@ def _checked(variant: Variant, config: ModelConfig, dataset: Dataset) -> Variant
     unused = not variant.perturbation and variant.name not in config.useful_ablations()
     same = unused or variant.settings(config) == config
     if variant.wrong:
+        if not config.uses_categories():
+            raise ConfigError(f"variant '{variant.name}' changes nothing: these settings use no categories")
         perturb.wrong_labels(dataset, variant.column, variant.wrong, seed=0)  # an error when there are none
         return variant
     if variant.perturbation == "without":

@@ -85,6 +85,17 @@ class TestLeavePositiveOut:
                 assert left.tolist() == present.tolist()
 
 
+@pytest.mark.parametrize("users", [[7], [12, 7, 7, 0, 2, 12], list(range(40)) * 2])
+def test_the_mean_of_a_batch_is_that_of_its_users(data: TrainData, users: list[int]) -> None:
+    """Values and gradients, with users twice, one without events, and more rows than users."""
+    built, z = model(data), torch.randn(2, len(data.catalog), 6, requires_grad=True)
+    weight = torch.randn(2, len(users), 6)
+    found, expected = built.mean_of_batch(z, torch.tensor(users)), built.mean_of_history(z)[:, users]
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((one * weight).sum(), z)[0] for one in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 class TestViews:
     def test_without_content_induced_edges_view_b_is_view_a_bit_for_bit(self, data: TrainData) -> None:
         none = {**TRIALS["edges"], "user_edges": 0, "item_edges": 0}

@@ -25,6 +25,10 @@ class ModelConfig(Config):
         """Those that take something out of a model of these settings: all, unless a model says otherwise."""
         return self.ablations
 
+    def uses_categories(self) -> bool:
+        """Whether a model of these settings learns from categories of items, those in its `category_column`."""
+        return False
+
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Self:
         """The settings in the record of a run, maybe an older one. Raises ConfigError for what is no setting now."""

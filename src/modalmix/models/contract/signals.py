@@ -5,7 +5,7 @@ z^b, behaviour, is LightGCN over the user-item graph (view A), and over the same
 user the mean of their history, in training without the positive.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self, TypeVar
 
 import numpy as np
@@ -62,7 +62,8 @@ class SignalsRecommender(ItemGraphRecommender[S]):
     """The two views of the user-item graph, the content signals, and a user's cue in training.
 
     `signals` are their names, behaviour first; `shares` [modalities] weigh the item graphs; `degree` [users + items]
-    counts train events, `met_with` [users, modalities] those of items that have the modality.
+    counts train events, `met_with` [users, modalities] those of items that have the modality; `untrained` are the nodes
+    without any.
     """
 
     degree: Float[Tensor, " nodes"]
@@ -74,8 +75,8 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         super().__init__(config, data)
         self.signals = (BEHAVIOUR, *self.modalities)
         self.interactions = data.interactions.csr
-        self.mean = row_normalize(self.interactions)
-        self.history = Graph(self.mean)
+        self.history_rows = row_normalize(self.interactions)
+        self.history = Graph(self.history_rows)
         degree = torch.from_numpy(bipartite(self.interactions).getnnz(axis=1)).float()
         self.register_buffer("degree", degree, persistent=False)
         self.register_buffer("untrained", torch.nonzero(degree == 0).squeeze(1), persistent=False)
@@ -149,9 +150,10 @@ class SignalsRecommender(ItemGraphRecommender[S]):
     def content_signals(
         self, catalog: Catalog
     ) -> tuple[Float[Tensor, "modalities items dim"], Bool[Tensor, "items modalities"]]:
-        """z_i^m = S^m a^m, a_i^m = E_I[i] (purified: times sigmoid(W2 (W1 x_i^m))), and which items have m.
+        """z_i^m = S^m a^m, a_i^m = E_I[i] (purified: times sigmoid(W2 (W1 x_i^m))), 0 if cold, and which items have m.
 
-        Zeros where an item lacks m. Items added later are what their neighbours among the training items are.
+        Zeros where an item lacks m: the graph of m has neither its row nor its column. Items added later are what their
+        neighbours among the training items are.
         """
         content, n = self.content(catalog), self.n_items
         similar = list(self.similar)
@@ -183,22 +185,33 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         return (share * self.degree[: self.n_users, None]).round()
 
     def cue(
-        self, z: Float[Tensor, "modalities items dim"], present: Bool[Tensor, "items modalities"], batch: Triples
+        self,
+        z: Sequence[Float[Tensor, "items dim"]] | Float[Tensor, "modalities items dim"],
+        present: Bool[Tensor, "items modalities"],
+        batch: Triples,
     ) -> tuple[Float[Tensor, "modalities batch dim"], Bool[Tensor, "batch modalities"]]:
         """z_u^m of the batch's users in training, the positive left out, and where anything is left.
 
-        (|N| mean - z_i) / (|N| - 1). The median user of a shop has four train items: with the positive among them the
-        cue would contain the answer.
+        `z` and `present` are of the training catalogue. (|N| mean - z_i) / (|N| - 1). The median user of
+        a shop has four train items: with the positive among them the cue would contain the answer.
         """
-        users, place = batch.user.unique(return_inverse=True)
-        mean = Graph(self.mean[users.cpu().numpy()]).to(z.device)  # of the batch's users alone
-        of_users, count = rows_of([mean(one) for one in z], place), self.met_with[batch.user]
+        of_users, count = self.mean_of_batch(z, batch.user), self.met_with[batch.user]
         if self.config.cue == "full":
             return of_users, count > 0
         n = self.degree[batch.user].unsqueeze(1)
         left = count > present[batch.positive]  # counted: where nothing is left the difference is rounding, not 0
         rest = (n * of_users - rows_of(z, batch.positive)) / (n - 1).clamp(min=1.0)
         return rest * left.T.unsqueeze(2), left
+
+    def mean_of_batch(
+        self, z: Iterable[Float[Tensor, "items dim"]], users: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "modalities batch dim"]:
+        """`mean_of_history` of some users: of these alone, where they are few and on the CPU; else there is no gain."""
+        if users.device.type != "cpu" or len(users) >= self.n_users:
+            return rows_of([self.history(one) for one in z], users)
+        asked, place = users.unique(return_inverse=True)
+        history = Graph(self.history_rows[asked.numpy()])
+        return rows_of([history(one) for one in z], place)
 
 
 def rows_of(z: Iterable[Float[Tensor, "nodes dim"]], rows: Int[Tensor, " rows"]) -> Float[Tensor, "signals rows dim"]:
