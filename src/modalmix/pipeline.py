@@ -218,7 +218,7 @@ def ablate(
 ) -> ablation.Ablation:
     """Train and test a model beside variants of it that lack a part or a modality, on the same splits.
 
-    `variants`: names such as "no-gate", "only-image", "noise-text", "labels-0.2"; all but wrong labels without it. `run`
+    `variants`: such as "no-gate", "only-image", "noise-text", "labels-0.2"; all but wrong labels without it. `run`
     is a folder of runs, with ablation.json and ablation.png; an interrupted one goes on. The rest is as in `fit` and
     `modalmix.train.ablation.ablate`, which says what is raised.
     """
