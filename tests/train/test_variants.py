@@ -150,3 +150,19 @@ def test_wrong_labels_are_a_variant_of_models_that_read_categories_on_demand() -
         find_variants(kind(WithCategories), config, shop("x"), ["labels-0.2"])
     with pytest.raises(ModelError, match="no variant 'labels-0.2'"):
         find_variants(kind(WithContent), WithContent(), dataset, ["labels-0.2"])
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "used"),
+    [
+        ("cammsr", {}, True),
+        ("cammsr", {"category_weighting": "confidence"}, True),
+        ("cammsr", {"category_weighting": "learned"}, False),
+        ("cammsr", {"category_weighting": "none"}, False),
+        ("hm4sr", {}, True),
+        ("hm4sr", {"category": 0.0}, False),
+        ("sasrec", {}, False),
+    ],
+)
+def test_who_learns_from_categories(model: str, settings: dict[str, Any], used: bool) -> None:
+    assert find_model(model).config(**settings).uses_categories() == used
