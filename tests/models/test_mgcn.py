@@ -164,10 +164,10 @@ def test_the_given_graph_is_used_and_can_be_refused(content_shop: Shop) -> None:
     given = Modality("text", text.features, text.present, {}, Neighbors(rows, np.ones(rows.shape, dtype=np.float32)))
     data = TrainData(shop.users, Catalog(shop.catalog.items, {"text": given}), shop.interactions)
     built = model(data, neighbors=2)
-    view = built.content_views(data.catalog)[1][:, 0]
+    view = built.item_views(data.catalog)[:, 0]
     purified = built.purified(data.catalog)[0]
     torch.testing.assert_close(view, (purified + purified.roll(1, dims=0)) / 2)
-    other = model(data, neighbors=2, given_graphs=False).content_views(data.catalog)[1][:, 0]
+    other = model(data, neighbors=2, given_graphs=False).item_views(data.catalog)[:, 0]
     assert not torch.allclose(view, other)
 
 
@@ -177,11 +177,11 @@ def test_a_cold_item_and_an_added_twin(content_shop: Shop) -> None:
     built = model(data)
     twin = {name: modality.matrix([3]) for name, modality in data.catalog.modalities.items()}
     bigger = data.catalog.extend(pl.DataFrame({"item": [999]}), twin)
-    assert not built.behaviour(bigger)[USERS + WARM :].any()
-    assert built.behaviour(bigger)[: USERS + WARM].any(dim=1).all()
+    assert not built.behaviour()[USERS + WARM :].any()
+    assert built.behaviour()[: USERS + WARM].any(dim=1).all()
     _, items = built.vectors(bigger)
     assert items.shape == (ITEMS + 1, 6)
-    views = built.content_views(bigger)[1]
+    views = built.item_views(bigger)
     for k, name in enumerate(built.modalities):
         x = torch.nn.functional.normalize(torch.from_numpy(data.catalog.modality(name).matrix()), dim=1)
         cosine, found = (x @ x[3]).topk(5)

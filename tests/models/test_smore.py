@@ -185,7 +185,7 @@ def test_an_item_without_content_is_its_behaviour_alone(data: TrainData) -> None
     built = model(data).eval()
     with torch.no_grad():
         _, items = built.vectors(data.catalog)
-        behaviour = built.behaviour(data.catalog)[USERS:]
+        behaviour = built.behaviour()[USERS:]
     torch.testing.assert_close(items[2], behaviour[2])
     assert not torch.allclose(items[7], behaviour[7])
 
@@ -199,7 +199,7 @@ def test_a_cold_item_is_what_its_neighbours_make_of_it(data: TrainData) -> None:
         built.items.weight[:WARM] *= 2.0
         assert not torch.allclose(built.vectors(data.catalog)[1][WARM:], before)
     assert before.abs().sum(dim=1).gt(0).all()
-    assert not built.behaviour(data.catalog)[USERS + WARM :].any()
+    assert not built.behaviour()[USERS + WARM :].any()
 
 
 def test_an_added_item_is_scored_by_its_own_graph_rows(data: TrainData) -> None:

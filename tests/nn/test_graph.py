@@ -123,6 +123,56 @@ def test_mean_of_layers_of_a_directed_graph_has_the_right_gradient() -> None:
     assert torch.autograd.gradcheck(graph, x)
 
 
+ASKED = [[3], [8, 2, 2, 0, 5, 8], [], list(range(9)) * 2]
+"""One row; some twice, in no order, 4 and 8 without an edge; none; more than there are."""
+
+
+@pytest.mark.parametrize("rows", ASKED)
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+def test_rows_of_the_mean_of_layers_have_the_bits_of_the_whole(
+    interactions: sp.csr_matrix, layers: int, rows: list[int]
+) -> None:
+    """Values and gradients: those of a table of 64 columns, as models have them, beside a use of the table itself."""
+    graph, asked = Graph(symmetric_normalize(bipartite(interactions))), torch.tensor(rows, dtype=torch.long)
+    x, upstream = torch.randn(9, 64, requires_grad=True), torch.randn(len(rows), 64)
+    before = x.detach().clone()
+    found, expected = graph.mean_of_layers(x, layers, asked), graph.mean_of_layers(x, layers).index_select(0, asked)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad((one * upstream).sum() + x.sum(), x)[0] for one in (found, expected)]
+    assert torch.equal(*gradients)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("rows", [[5], [4, 0, 4], [], [0, 1, 2, 3, 4, 5, 0]])
+def test_rows_of_a_product_have_the_bits_of_the_whole(directed: sp.csr_matrix, rows: list[int]) -> None:
+    graph, asked = Graph(directed), torch.tensor(rows, dtype=torch.long)
+    x, upstream = torch.randn(9, 64, requires_grad=True), torch.randn(len(rows), 64)
+    found, expected = graph.at(x, asked), graph(x).index_select(0, asked)
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(one, x, upstream)[0] for one in (found, expected)))
+
+
+def test_a_part_is_no_larger_than_what_is_asked(directed: sp.csr_matrix) -> None:
+    """Else there is no gain: the rows that are named, each once, and their edges alone."""
+    graph = Graph(directed)
+    part = graph.part(torch.tensor([4, 1, 4]))
+    assert part.rows.tolist() == [1, 4]
+    assert part.place.tolist() == [1, 0, 1]
+    assert (part.graph.n_rows, part.graph.n_columns) == (2, 9)
+    assert len(part.graph.weights) == directed[[1, 4]].nnz
+    whole = graph.part(torch.arange(6))
+    assert whole.graph is graph
+    assert whole.rows is None
+
+
+def test_the_gradient_of_rows_of_a_directed_graph() -> None:
+    matrix = sp.random(7, 7, density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(1))
+    graph, rows = Graph(matrix).double(), torch.tensor([6, 0, 0])
+    x = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: graph.mean_of_layers(x, 3, rows), x)
+    assert torch.autograd.gradcheck(lambda x: graph.at(x, rows), x)
+
+
 def test_propagation_changes_neither_input_nor_gradient(interactions: sp.csr_matrix) -> None:
     graph = Graph(symmetric_normalize(bipartite(interactions)))
     x, upstream = torch.randn(9, 2, requires_grad=True), torch.randn(9, 2)

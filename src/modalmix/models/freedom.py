@@ -87,22 +87,21 @@ class FREEDOM(ItemGraphRecommender[FREEDOMConfig]):
             kept = thin(self.interactions, self.config.dropout, np.random.default_rng([self.config.seed, epoch]))
             self.thinned = Graph(symmetric_normalize(bipartite(kept))).to(self.users.weight.device)
 
-    def propagate(self, graph: Graph) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
-        """LightGCN's vectors over a user-item graph."""
+    def propagate(self, graph: Graph, rows: Int[Tensor, " asked"] | None = None) -> Float[Tensor, "asked dim"]:
+        """LightGCN's vectors over a user-item graph: of the users, then the items, or of these rows."""
         nodes = torch.cat([self.users.weight, self.items.weight])
-        users, items = graph.mean_of_layers(nodes, self.config.layers).split([self.n_users, self.n_items])
-        return users, items
+        return graph.mean_of_layers(nodes, self.config.layers, rows)
 
-    def similar_items(self, similar: Graph) -> Float[Tensor, "items dim"]:
-        """S^K E_I: rows below the training items (added later) are made of these."""
+    def similar_items(self, similar: Graph, items: Int[Tensor, " asked"] | None = None) -> Float[Tensor, "asked dim"]:
+        """S^K E_I, or these items of it. Items below the training items (added later) are made of these."""
         vectors = self.items.weight
-        for _ in range(self.config.item_layers):
-            vectors = similar(vectors[: self.n_items])
-        return vectors
+        for _ in range(self.config.item_layers - 1):
+            vectors = similar(vectors)[: self.n_items]
+        return similar(vectors) if items is None else similar.at(vectors, items)
 
     def vectors(self, catalog: Catalog) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
         """Over the whole user-item graph. A cold or new item has no edge in it, and is what similar items are."""
-        users, items = self.propagate(self.graph)
+        users, items = self.propagate(self.graph).split([self.n_users, self.n_items])
         similar = self.similar
         if catalog is not self.train_catalog:
             similar = Graph(self.similarity(catalog)).to(users.device)
@@ -110,12 +109,13 @@ class FREEDOM(ItemGraphRecommender[FREEDOMConfig]):
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:
         """{"bpr", "reg", "content/<modality>" of each} of a batch."""
-        users, items = self.propagate(self.thinned)
-        items = items + self.similar_items(self.similar)
-        user, pairs = users.index_select(0, batch.user), torch.cat([batch.positive, batch.negative])
+        pairs = torch.cat([batch.positive, batch.negative])
+        rows = torch.cat([batch.user, self.n_users + pairs])
+        user, items = self.propagate(self.thinned, rows).split([len(batch.user), len(pairs)])
+        items = items + self.similar_items(self.similar, pairs)
         ids = self.users(batch.user), *self.items(pairs).chunk(2)
         return {
-            "bpr": bpr_loss(*(user * items.index_select(0, pairs).view(2, *user.shape)).sum(-1)),
+            "bpr": bpr_loss(*(user * items.view(2, *user.shape)).sum(-1)),
             "reg": self.config.reg * l2_penalty(*ids),
             **self.content_terms(user, pairs),
         }

@@ -151,9 +151,11 @@ class Lattice(ItemGraphRecommender[LatticeConfig]):
             h = propagate(h[: self.n_items])
         return h
 
-    def behaviour(self, ids: Float[Tensor, "training_items dim"]) -> Float[Tensor, "nodes dim"]:
-        """LightGCN's vectors of the users, then of the training items."""
-        return self.graph.mean_of_layers(torch.cat([self.users.weight, ids]), self.config.layers)
+    def behaviour(
+        self, ids: Float[Tensor, "training_items dim"], rows: Int[Tensor, " asked"] | None = None
+    ) -> Float[Tensor, "asked dim"]:
+        """LightGCN's vectors of the users, then of the training items, or of these rows."""
+        return self.graph.mean_of_layers(torch.cat([self.users.weight, ids]), self.config.layers, rows)
 
     def ids(self) -> Float[Tensor, "training_items dim"]:
         """e, zeros for items without a train event."""
@@ -175,7 +177,7 @@ class Lattice(ItemGraphRecommender[LatticeConfig]):
             h = self.spread(ids, edges.propagate)
         else:
             h = self.spread(ids, self.built)
-        nodes = self.behaviour(ids).index_select(0, torch.cat([batch.user, self.n_users + met]))
+        nodes = self.behaviour(ids, torch.cat([batch.user, self.n_users + met]))
         users, items = nodes.split([len(batch.user), len(met)])
         positives, negatives = (items + unit_rows(h.index_select(0, met))).chunk(2)
         return {

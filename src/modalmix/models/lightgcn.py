@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -59,14 +59,14 @@ class LightGCN(GradientRecommender[LightGCNConfig]):
         self.graph = Graph(symmetric_normalize(bipartite(data.interactions.csr)))
         self.register_buffer("warm", self.graph.offsets.diff() > 0, persistent=False)
 
-    def propagate(self) -> Float[Tensor, "nodes dim"]:
-        """The final vectors of all users, then all items."""
-        return self.graph.mean_of_layers(self.nodes, self.config.layers)
+    def propagate(self, rows: Int[Tensor, " asked"] | None = None) -> Float[Tensor, "asked dim"]:
+        """The final vectors of all users, then all items, or of these rows."""
+        return self.graph.mean_of_layers(self.nodes, self.config.layers, rows)
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:
         """{"bpr", "reg"} of a batch."""
         rows = torch.cat([batch.user, self.n_users + batch.positive, self.n_users + batch.negative])
-        users, positives, negatives = self.propagate().index_select(0, rows).chunk(3)
+        users, positives, negatives = self.propagate(rows).chunk(3)
         penalty = l2_penalty(*self.nodes.index_select(0, rows).chunk(3))
         return {
             "bpr": bpr_loss((users * positives).sum(-1), (users * negatives).sum(-1)),

@@ -196,16 +196,15 @@ class Magnet(SignalsRecommender[MagnetConfig]):
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:
         """{"bpr", "cover", "specialise", "contrast", "reg"} of a batch, those of weight 0 left out."""
-        of_views = self.behaviour(self.thinned or self.views)
-        of_users, of_items = self.fused(of_views).split([self.n_users, self.n_items])
+        pairs = torch.cat([batch.positive, batch.negative])
+        rows = torch.cat([batch.user, self.n_users + pairs])
+        of_views = self.behaviour(self.thinned or self.views, rows)
+        of_users, of_items = self.fused(of_views, self.degree[rows]).split([len(batch.user), len(pairs)])
         stacked, present = self.content_signals(self.train_catalog)
         content = stacked.unbind()
         cue, left = self.cue(content, present, batch)
-        pairs = torch.cat([batch.positive, batch.negative])
-        users = self.nodes(
-            torch.cat([of_users.index_select(0, batch.user).unsqueeze(0), cue]), self.degree[batch.user], left
-        )
-        z = rows_of([of_items, *content], pairs)
+        users = self.nodes(torch.cat([of_users.unsqueeze(0), cue]), self.degree[batch.user], left)
+        z = torch.cat([of_items.unsqueeze(0), rows_of(content, pairs)])
         items = self.nodes(z, self.degree[self.n_users + pairs], present[pairs])
         scores = (users.own.repeat(2, 1) * items.own).sum(dim=1)
         terms: dict[str, Tensor] = {}
@@ -218,7 +217,7 @@ class Magnet(SignalsRecommender[MagnetConfig]):
             scores = scores + self.trust_in(items.degree) * phi
         terms = {"bpr": bpr_loss(*scores.chunk(2))} | terms
         if self.config.contrast:
-            terms["contrast"] = self.config.contrast * self.contrast(of_views, users, items, batch)
+            terms["contrast"] = self.config.contrast * self.contrast(of_views, users, items, len(batch.user))
         if self.config.reg:
             ids = self.users(batch.user), self.items(batch.positive), self.items(batch.negative)
             terms["reg"] = self.config.reg * l2_penalty(*ids)
@@ -239,14 +238,15 @@ class Magnet(SignalsRecommender[MagnetConfig]):
         terms = {"cover": cover * (1 - utilisation(gates))} if cover else {}
         return terms | ({"specialise": specialise * hesitation(gates)} if specialise else {})
 
-    def contrast(self, of_views: list[Tensor], users: Nodes, items: Nodes, batch: Triples) -> Tensor:
-        """InfoNCE of mean content with behaviour, and of the two views, over the batch's users and positives."""
-        size = len(batch.user)
+    def contrast(self, of_views: list[Tensor], users: Nodes, items: Nodes, size: int) -> Tensor:
+        """InfoNCE of mean content with behaviour, and of the two views, over the batch's users and positives.
+
+        Each of `of_views` holds the `size` users, then the positives, then the negatives.
+        """
         pairs = [(nodes.z[1:, :size].mean(dim=0), nodes.z[0, :size]) for nodes in (users, items)]
         if len(of_views) == 2:
-            for rows in (batch.user, self.n_users + batch.positive):
-                one, other = (view.index_select(0, rows) for view in of_views)
-                pairs.append((one, other))
+            one, other = (view.split(size) for view in of_views)
+            pairs += list(zip(one[:2], other[:2], strict=True))
         return torch.stack([info_nce(*pair, self.config.temperature) for pair in pairs]).sum()
 
     # schedule
@@ -287,7 +287,7 @@ class Magnet(SignalsRecommender[MagnetConfig]):
     def encode(self, catalog: Catalog) -> tuple[Nodes, Nodes]:
         """All users, and all items of a catalogue. Items added later have no behaviour."""
         self.check_extends(catalog)
-        users, items = self.fused(self.behaviour(self.views)).split([self.n_users, self.n_items])
+        users, items = self.fused(self.behaviour(self.views), self.degree).split([self.n_users, self.n_items])
         content, present = self.content_signals(catalog)
         added = len(catalog) - self.n_items
         of_users = torch.cat([users.unsqueeze(0), self.mean_of_history(content)])

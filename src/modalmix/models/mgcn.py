@@ -18,7 +18,7 @@ from typing import Any, ClassVar, cast, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -76,10 +76,13 @@ class MGCN(ItemGraphRecommender[MGCNConfig]):
         """E of the training items, zeros for those without a train event."""
         return zero_cold(self.items.weight, self.warm_items)
 
-    def behaviour(self, catalog: Catalog) -> Float[Tensor, "nodes dim"]:
-        """B: the smoothed id vectors of the users, then of the items of `catalog`; zeros without a train event."""
+    def behaviour(self, rows: Int[Tensor, " asked"] | None = None) -> Float[Tensor, "asked dim"]:
+        """B: the smoothed id vectors of the users, then of the training items, or of these rows of it.
+
+        Zeros without a train event.
+        """
         nodes = torch.cat([self.users.weight, self.ids()])
-        return F.pad(self.graph.mean_of_layers(nodes, self.config.layers), (0, 0, 0, len(catalog) - self.n_items))
+        return self.graph.mean_of_layers(nodes, self.config.layers, rows)
 
     def purified(self, catalog: Catalog) -> list[Float[Tensor, "items dim"]]:
         """a of each modality: the id vectors of the training items, as far as their content lets them through."""
@@ -87,10 +90,8 @@ class MGCN(ItemGraphRecommender[MGCNConfig]):
         maps = zip(features, self.project, self.purify, strict=True)
         return [ids * purify(project(x)).sigmoid() for x, project, purify in maps]
 
-    def content_views(
-        self, catalog: Catalog
-    ) -> tuple[Float[Tensor, "users modalities dim"], Float[Tensor, "items modalities dim"]]:
-        """z: items from what is similar to them, users from their history."""
+    def item_views(self, catalog: Catalog) -> Float[Tensor, "items modalities dim"]:
+        """z of items, from what is similar to them."""
         if catalog is self.train_catalog:
             graphs = list(cast(Iterable[Graph], self.item_graphs))
         else:
@@ -100,8 +101,15 @@ class MGCN(ItemGraphRecommender[MGCNConfig]):
             for _ in range(self.config.item_layers):
                 view = graph(view[: self.n_items])
             views.append(view)
-        items = torch.stack(views, dim=1)
-        return self.history(items[: self.n_items].flatten(1)).view(-1, *items.shape[1:]), items
+        return torch.stack(views, dim=1)
+
+    def user_views(
+        self, items: Float[Tensor, "items modalities dim"], users: Int[Tensor, " asked"] | None = None
+    ) -> Float[Tensor, "asked modalities dim"]:
+        """z of all users, or of these, from their history."""
+        met = items[: self.n_items].flatten(1)
+        views = self.history(met) if users is None else self.history.at(met, users)
+        return views.view(-1, *items.shape[1:])
 
     def side(
         self, behaviour: Float[Tensor, "rows dim"], views: Float[Tensor, "rows modalities dim"]
@@ -116,18 +124,18 @@ class MGCN(ItemGraphRecommender[MGCNConfig]):
 
     def vectors(self, catalog: Catalog) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
         """h = B + side, of all users and all items of `catalog`."""
-        behaviour = self.behaviour(catalog)
-        final = behaviour + self.side(behaviour, torch.cat(self.content_views(catalog)))
+        behaviour = F.pad(self.behaviour(), (0, 0, 0, len(catalog) - self.n_items))
+        items = self.item_views(catalog)
+        final = behaviour + self.side(behaviour, torch.cat([self.user_views(items), items]))
         users, items = final.split([self.n_users, len(catalog)])
         return users, items
 
     def loss(self, batch: Triples) -> Mapping[str, Tensor]:
         """{"bpr", "reg", "contrast"} of a batch; fusion is done for its users and items only."""
         met = torch.cat([batch.positive, batch.negative])
-        user_views, item_views = self.content_views(self.train_catalog)
-        views = torch.cat([user_views.index_select(0, batch.user), item_views.index_select(0, met)])
-        rows = torch.cat([batch.user, self.n_users + met])
-        behaviour = self.behaviour(self.train_catalog).index_select(0, rows)
+        items = self.item_views(self.train_catalog)
+        views = torch.cat([self.user_views(items, batch.user), items.index_select(0, met)])
+        behaviour = self.behaviour(torch.cat([batch.user, self.n_users + met]))
         side = self.side(behaviour, views)
         users, positives, negatives = (behaviour + side).chunk(3)
         pairs = list(zip(side.chunk(3), behaviour.chunk(3), strict=True))

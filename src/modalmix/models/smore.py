@@ -20,7 +20,7 @@ from typing import Any, ClassVar, final
 
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -121,11 +121,10 @@ class SMORE(ItemGraphRecommender[SMOREConfig]):
             largest = largest.maximum(graph)
         return [*graphs, largest.tocsr()]
 
-    def behaviour(self, catalog: Catalog) -> Float[Tensor, "nodes dim"]:
-        """b of the users, then of the items; zeros for an item without a train event."""
+    def behaviour(self, rows: Int[Tensor, " asked"] | None = None) -> Float[Tensor, "asked dim"]:
+        """b of the users, then of the training items, or of these rows; zeros for an item without a train event."""
         items = zero_cold(self.items.weight, self.warm_items)
-        nodes = self.graph.mean_of_layers(torch.cat([self.users.weight, items]), self.config.layers)
-        return nn.functional.pad(nodes, (0, 0, 0, len(catalog) - self.n_items))
+        return self.graph.mean_of_layers(torch.cat([self.users.weight, items]), self.config.layers, rows)
 
     def item_streams(self, catalog: Catalog) -> Float[Tensor, "items streams_dim"]:
         """z_1, ..., z_M, z_f of the items, side by side."""
@@ -156,7 +155,7 @@ class SMORE(ItemGraphRecommender[SMOREConfig]):
     def vectors(self, catalog: Catalog) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
         """b + side of all users and of the items of `catalog`."""
         items = self.item_streams(catalog)
-        behaviour = self.behaviour(catalog)
+        behaviour = nn.functional.pad(self.behaviour(), (0, 0, 0, len(catalog) - self.n_items))
         vectors = behaviour + self.side(torch.cat([self.histories(items[: self.n_items]), items]), behaviour)
         users, items = vectors.split([self.n_users, len(catalog)])
         return users, items
@@ -167,9 +166,8 @@ class SMORE(ItemGraphRecommender[SMOREConfig]):
         items, place = torch.cat([batch.positive, batch.negative]).unique(return_inverse=True)
         positive, negative = (len(users) + place).chunk(2)
         streams = self.item_streams(self.train_catalog)
-        streams = torch.cat([self.histories(streams).index_select(0, users), streams.index_select(0, items)])
-        nodes = torch.cat([users, self.n_users + items])
-        behaviour = self.behaviour(self.train_catalog).index_select(0, nodes)
+        streams = torch.cat([self.histories.at(streams, users), streams.index_select(0, items)])
+        behaviour = self.behaviour(torch.cat([users, self.n_users + items]))
         side = self.side(streams, behaviour)
         u, i, j = (behaviour + side).index_select(0, torch.cat([user, positive, negative])).chunk(3)
         contrast = sum(

@@ -3,13 +3,13 @@
 A graph over n nodes is a scipy matrix while it is built and a `Graph` (int32 CSR tensors) while it is trained on.
 """
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int, Int32
 from torch import Tensor, nn
 
 from modalmix.errors import DataError
@@ -128,9 +128,37 @@ class Graph(nn.Module):
         """W x, differentiable in x."""
         return _Propagate.apply(x, self)
 
-    def mean_of_layers(self, x: Float[Tensor, "nodes dim"], layers: int) -> Float[Tensor, "nodes dim"]:
-        """(x + W x + ... + W^L x) / (L + 1), LightGCN's layer combination, differentiable in x. W must be square."""
-        return _MeanOfLayers.apply(x, self, layers) if layers else x
+    def at(self, x: Float[Tensor, "columns dim"], rows: Int[Tensor, " asked"]) -> Float[Tensor, "asked dim"]:
+        """`rows` of W x, in their order, as often as they are named; no other is worked out, the bits are the same."""
+        part = self.part(rows)
+        return part.graph(x).index_select(0, part.place)
+
+    def part(self, rows: Int[Tensor, " asked"]) -> "Part":
+        """The rows of W that `rows` names, each once.
+
+        All of W on an accelerator, which makes them faster than it finds them, and where `rows` are as many as W has.
+        """
+        if rows.device.type != "cpu" or len(rows) >= self.n_rows:
+            return Part(self, None, rows)
+        asked, place = rows.unique(return_inverse=True)
+        arrays = (self.weights.numpy(), self.columns.numpy(), self.offsets.numpy())
+        whole = sp.csr_matrix(arrays, shape=(self.n_rows, self.n_columns), copy=False)
+        return Part(Graph(whole[asked.numpy()]), asked, place)
+
+    def mean_of_layers(
+        self, x: Float[Tensor, "nodes dim"], layers: int, rows: Int[Tensor, " asked"] | None = None
+    ) -> Float[Tensor, "asked dim"]:
+        """(x + W x + ... + W^L x) / (L + 1), LightGCN's layer combination, differentiable in x. W must be square.
+
+        With `rows`, these of it, as `at`: the last layer is worked out for them alone, and so is the first of the
+        backward pass.
+        """
+        if rows is None:
+            return _MeanOfLayers.apply(x, self, layers) if layers else x
+        part = self.part(rows)
+        if part.rows is None or not layers:
+            return self.mean_of_layers(x, layers).index_select(0, rows)
+        return _MeanOfLayersAt.apply(x, self, layers, part.graph, part.rows).index_select(0, part.place)
 
     def multiply(self, x: Tensor, transpose: bool = False) -> Tensor:
         """W x or Wᵀ x without autograd: a weighted sum of rows, faster on the CPU than torch's sparse products."""
@@ -153,12 +181,22 @@ class Graph(nn.Module):
             dtype = np.float32 if name == "weights" else np.int32
             self.register_buffer(prefix + name, torch.from_numpy(array.astype(dtype)), persistent=False)
 
-    def _horner(self, x: Tensor, layers: int, transpose: bool) -> Tensor:
-        """(x + W(x + W(x + ...))) / (L + 1): one buffer a layer, no stack."""
+    def _horner(self, x: Tensor, layers: int, transpose: bool = False) -> Tensor:
+        """x + W(x + W(x + ...)): one buffer a layer, no stack."""
         sum_of_layers = x
         for _ in range(layers):
             sum_of_layers = self.multiply(sum_of_layers, transpose).add_(x)
-        return sum_of_layers.div_(layers + 1)
+        return sum_of_layers
+
+
+@final
+class Part(NamedTuple):
+    """Some rows of a graph: `graph` has them in the order of `rows` (None: it is the whole), `place` is where what was
+    asked for is in them."""
+
+    graph: Graph
+    rows: Int[Tensor, " distinct"] | None
+    place: Int[Tensor, " asked"]
 
 
 class _Propagate(torch.autograd.Function):
@@ -175,13 +213,32 @@ class _Propagate(torch.autograd.Function):
 
 
 class _MeanOfLayers(torch.autograd.Function):
-    """y = p(W) x for the polynomial p of `_horner`; dL/dx = p(Wᵀ) dL/dy."""
+    """y = p(W) x / (L + 1) for the polynomial p of `_horner`; dL/dx = p(Wᵀ) dL/dy / (L + 1)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: Graph, layers: int) -> Tensor:
         ctx.graph, ctx.layers = graph, layers
-        return graph._horner(x, layers, transpose=False)
+        return graph._horner(x, layers).div_(layers + 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.graph._horner(gradients[0], ctx.layers, transpose=True), None, None
+        return ctx.graph._horner(gradients[0], ctx.layers, transpose=True).div_(ctx.layers + 1), None, None
+
+
+class _MeanOfLayersAt(torch.autograd.Function):
+    """Rows of `_MeanOfLayers`, each once; `part` has them of the graph. The gradient of all others is zero, and is
+    neither multiplied nor added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, graph: Graph, layers: int, part: Graph, rows: Tensor) -> Tensor:
+        ctx.graph, ctx.layers, ctx.part, ctx.rows = graph, layers, part, rows
+        below = graph._horner(x.detach(), layers - 1)
+        return part.multiply(below).add_(x.index_select(0, rows)).div_(layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        gradient = gradients[0]
+        total = ctx.part.multiply(gradient, transpose=True).index_add_(0, ctx.rows, gradient)
+        for _ in range(ctx.layers - 1):
+            total = ctx.graph.multiply(total, transpose=True).index_add_(0, ctx.rows, gradient)
+        return total.div_(ctx.layers + 1), None, None, None, None

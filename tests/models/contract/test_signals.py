@@ -105,7 +105,7 @@ class TestViews:
                 built.start_epoch(epoch)
             views = built.behaviour(built.views if epoch is None else built.thinned)
             assert torch.equal(*views)
-            assert torch.equal(built.fused(views), views[0])
+            assert torch.equal(built.fused(views, built.degree), views[0])
         with_edges = model(data)
         assert not torch.equal(*with_edges.behaviour(with_edges.views))
 
@@ -133,7 +133,7 @@ class TestViews:
         built = model(data, moved=False)
         real, added = built.behaviour(built.views)
         beta = torch.sigmoid(-0.85 - 0.1 * built.degree.log1p()).unsqueeze(1)
-        torch.testing.assert_close(built.fused([real, added]), (1 - beta) * real + beta * added)
+        torch.testing.assert_close(built.fused([real, added], built.degree), (1 - beta) * real + beta * added)
 
     def test_scores_take_the_whole_graph_after_an_epoch(self, data: TrainData) -> None:
         built = model(data, dropout=0.8)

@@ -75,8 +75,7 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         super().__init__(config, data)
         self.signals = (BEHAVIOUR, *self.modalities)
         self.interactions = data.interactions.csr
-        self.history_rows = row_normalize(self.interactions)
-        self.history = Graph(self.history_rows)
+        self.history = Graph(row_normalize(self.interactions))
         degree = torch.from_numpy(bipartite(self.interactions).getnnz(axis=1)).float()
         self.register_buffer("degree", degree, persistent=False)
         self.register_buffer("untrained", torch.nonzero(degree == 0).squeeze(1), persistent=False)
@@ -124,21 +123,25 @@ class SignalsRecommender(ItemGraphRecommender[S]):
             second = self.second_view(kept)
             self.thinned = (real,) if second is None else (real, second)
 
-    def behaviour(self, views: tuple[Graph, ...]) -> list[Float[Tensor, "nodes dim"]]:
-        """Z^A, and Z^B where there are two views: LightGCN's vectors of the users, then the items.
+    def behaviour(
+        self, views: tuple[Graph, ...], rows: Int[Tensor, " asked"] | None = None
+    ) -> list[Float[Tensor, "asked dim"]]:
+        """Z^A, and Z^B where there are two views: LightGCN's vectors of the users, then the items, or of these rows.
 
         Without a train event a node has no id: it is zero in Z^A, and in Z^B what content-induced edges bring.
         """
         nodes = torch.cat([self.users.weight, self.items.weight])
         nodes.index_fill_(0, self.untrained, 0.0)
-        return [view.mean_of_layers(nodes, self.config.layers) for view in views]
+        return [view.mean_of_layers(nodes, self.config.layers, rows) for view in views]
 
-    def fused(self, of_views: list[Float[Tensor, "nodes dim"]]) -> Float[Tensor, "nodes dim"]:
+    def fused(
+        self, of_views: list[Float[Tensor, "nodes dim"]], degree: Float[Tensor, " nodes"]
+    ) -> Float[Tensor, "nodes dim"]:
         """z^b = (1 - beta) Z^A + beta Z^B, beta = sigmoid(w_f [Z^A || Z^B] + c_f log(1 + degree) + b_f) a node."""
         if self.added is None:
             return of_views[0]
         real, added = of_views
-        logit = self.fuse(torch.cat(of_views, dim=1)) + self.fuse_degree * self.degree.log1p().unsqueeze(1)
+        logit = self.fuse(torch.cat(of_views, dim=1)) + self.fuse_degree * degree.log1p().unsqueeze(1)
         return real + logit.sigmoid() * (added - real)
 
     # content
@@ -206,12 +209,9 @@ class SignalsRecommender(ItemGraphRecommender[S]):
     def mean_of_batch(
         self, z: Iterable[Float[Tensor, "items dim"]], users: Int[Tensor, " batch"]
     ) -> Float[Tensor, "modalities batch dim"]:
-        """`mean_of_history` of some users: of these alone, where they are few and on the CPU; else there is no gain."""
-        if users.device.type != "cpu" or len(users) >= self.n_users:
-            return rows_of([self.history(one) for one in z], users)
-        asked, place = users.unique(return_inverse=True)
-        history = Graph(self.history_rows[asked.numpy()])
-        return rows_of([history(one) for one in z], place)
+        """`mean_of_history` of these users."""
+        part = self.history.part(users)
+        return rows_of([part.graph(one) for one in z], part.place)
 
 
 def rows_of(z: Iterable[Float[Tensor, "nodes dim"]], rows: Int[Tensor, " rows"]) -> Float[Tensor, "signals rows dim"]:
