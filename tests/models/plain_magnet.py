@@ -162,7 +162,8 @@ class Plain:
                 inner = self.x[k] @ self.p[f"project.{k}.weight"].T + self.p[f"project.{k}.bias"]
                 a = a * torch.sigmoid(inner @ self.p[f"gate.{k}.weight"].T + self.p[f"gate.{k}.bias"])
             a = a * self.present[:, k : k + 1]
-            found.append(normalized((graph > 0).double()) @ a)
+            listed = (graph > 0).double()
+            found.append(normalized(listed + listed.T if self.c.both_ways else listed) @ a)
         return torch.stack(found)
 
     def node(self, z: Tensor, degree: Tensor, present: Tensor) -> Node:

@@ -184,11 +184,25 @@ class TestServing:
         ], "item 25 is cold and has text alone"
         assert model(data, experts="none").routing(EVERYBODY, torch.arange(2)) is None
 
+    def test_both_ways_an_added_item_is_what_it_lists(self, data: TrainData) -> None:
+        """It is listed by nobody, so that each of its own listings counts twice."""
+        twin = {name: one.matrix([5]) for name, one in data.catalog.modalities.items()}
+        bigger, built = data.catalog.extend(pl.DataFrame({"item": [999]}), twin), model(data)
+        after, before = built.scorer(bigger)(EVERYBODY), built.scorer(data.catalog)(EVERYBODY)
+        torch.testing.assert_close(after[:, :ITEMS], before, atol=1e-5, rtol=1e-5)
+        ids = built.items.weight.detach() * built.warm_items.unsqueeze(1)
+        for z, graph in zip(built.encode(bigger)[1].z[1:], built.item_graphs(bigger), strict=True):
+            listed = torch.from_numpy((graph.toarray() > 0).astype(np.float32))
+            degree = listed[:ITEMS].sum(dim=0) + listed[:ITEMS].sum(dim=1)
+            weights = 2 * listed[ITEMS] / (2 * listed[ITEMS].sum() * degree.clamp(min=1)).sqrt()
+            assert weights.count_nonzero() == built.config.neighbors
+            torch.testing.assert_close(z[ITEMS], weights @ ids, atol=1e-6, rtol=1e-4)
+
     def test_an_added_twin_scores_by_its_neighbours_and_the_others_keep_theirs(self, data: TrainData) -> None:
         twin = {name: one.matrix([5]) for name, one in data.catalog.modalities.items()}
         bigger = data.catalog.extend(pl.DataFrame({"item": [999]}), twin)
         for changes in ({"prior": "filter"}, {"purify": True, "experts": "none"}):
-            built = model(data, **changes)
+            built = model(data, both_ways=False, **changes)
             before, after = built.scorer(data.catalog)(EVERYBODY), built.scorer(bigger)(EVERYBODY)
             torch.testing.assert_close(after[:, :ITEMS], before, atol=1e-5, rtol=1e-5)
             _, items = built.encode(bigger)

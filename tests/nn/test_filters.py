@@ -65,8 +65,11 @@ def test_blocks_change_nothing(met: sp.csr_matrix, monkeypatch: pytest.MonkeyPat
 
 def test_the_mean_graph_by_hand() -> None:
     one, two = sp.csr_matrix([[1.0, 3.0], [0.0, 0.0]]), sp.csr_matrix([[0.5, 0.0], [0.2, 0.2]])
-    mean = mean_graph([one, two], [0.25, 0.75]).toarray()
+    mean = mean_graph([one, two], [0.25, 0.75], both_ways=False).toarray()
     np.testing.assert_allclose(mean, [[0.25 * 0.25 + 0.75, 0.25 * 0.75], [0.375, 0.375]])  # row 1 lacks the first graph
+    mean = mean_graph([one, two], [0.25, 0.75]).toarray()  # N + Nᵀ: [[2, 3], [3, 0]] and [[1, .2], [.2, .4]]
+    by_hand = [[0.25 * 0.4 + 0.75 / 1.2, 0.25 * 0.6 + 0.75 * 0.2 / 1.2], [0.25 + 0.75 / 3, 0.75 * 2 / 3]]
+    np.testing.assert_allclose(mean, by_hand, rtol=1e-6)
     np.testing.assert_allclose(mean_graph([one, two], [0.125, 0.375]).toarray(), mean / 2)
     assert mean_graph([one, two], [0.0, 0.0]).shape == (2, 2)
     assert not mean_graph([one, two], [0.0, 0.0]).toarray().any()

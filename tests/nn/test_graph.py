@@ -15,6 +15,7 @@ from modalmix.nn.graph import (
     co_occurrence,
     row_normalize,
     symmetric_normalize,
+    symmetrized,
     thin,
 )
 
@@ -231,6 +232,14 @@ def test_thinning_leaves_the_graph_whole_and_follows_from_the_generator(directed
     np.testing.assert_array_equal(directed.toarray(), before)
     np.testing.assert_array_equal(first, same)
     assert (first != other).any()
+
+
+def test_who_lists_a_node_is_its_neighbour_too() -> None:
+    listed = np.array([[1, 0.5, 0], [0.25, 0, 0], [0, 2, 0], [0, 0, 3]], dtype=np.float32)  # row 3 was added later
+    found = symmetrized(sp.csr_matrix(listed))
+    np.testing.assert_array_equal(found.toarray(), [[2, 0.75, 0], [0.75, 0, 2], [0, 2, 0], [0, 0, 6]])
+    square = symmetrized(sp.csr_matrix(listed[:3]))
+    np.testing.assert_array_equal(square.toarray(), found.toarray()[:3])
 
 
 @pytest.fixture

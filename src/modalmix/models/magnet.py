@@ -88,6 +88,7 @@ class MagnetConfig(SignalsConfig):
         "paper": {
             "dropout": 0.0,
             "dual_view": True,
+            "both_ways": False,
             "purify": True,
             "base": "behaviour",
             "prior": "none",
@@ -112,6 +113,7 @@ class MagnetConfig(SignalsConfig):
         "no-templates": {"experts": "plain", "expert_hidden": 64},  # beside "perceptrons", which has templates too
         "no-two-stages": {"trigger": "never"},
         "no-filter": {"prior": "none"},
+        "listed": {"both_ways": False, "filter": {"both_ways": False}},
         "full-cue": {"cue": "full"},
         "dual-view": {"dual_view": True},
         "contrast": {"contrast": 0.01},

@@ -1,7 +1,7 @@
 """Graph filters: scores of items from what the user met, through other users and through content, without training.
 
 K_ji = d_j^-a d_i^-c sum over users u of d_u^-b R_uj R_ui          what users of item j also met (`item_filter`)
-S = sum over modalities m of w_m rownorm(S_m)                      what looks and sounds alike (`mean_graph`)
+S = sum over modalities m of w_m rownorm(N_m + N_mᵀ)               what looks and sounds alike (`mean_graph`)
 W = (I + h_1 S + h_2 S² + ...) K                                   content first, then users (`content_filter`)
 s(u,i) = sum over j in history(u) of W_ji                          (`ItemFilter`)
 
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
-from modalmix.nn.graph import row_normalize
+from modalmix.nn.graph import row_normalize, symmetrized
 
 _BLOCK = 1 << 24  # entries held at once before the small ones are left out, at most
 _LOOKUP = 25  # finding an entry costs as much as so many products of entries
@@ -44,11 +44,14 @@ def item_filter(
     return _product(left, right, neighbors)
 
 
-def mean_graph(graphs: Iterable[sp.csr_matrix], weights: Sequence[float]) -> sp.csr_matrix:
-    """S = Σ w_m rownorm(S_m) [items, neighbours]. An item that lacks a modality loses its share: no evidence.
+def mean_graph(graphs: Iterable[sp.csr_matrix], weights: Sequence[float], both_ways: bool = True) -> sp.csr_matrix:
+    """S = Σ w_m rownorm(N_m + N_mᵀ) [items, neighbours] of neighbour lists N_m; not `both_ways`: Σ w_m rownorm(N_m).
 
-    Raises DataError for negative entries in a row sum (`row_normalize`).
+    An item that lacks a modality loses its share: no evidence. Raises DataError for negative entries in a row sum
+    (`row_normalize`).
     """
+    if both_ways:
+        graphs = map(symmetrized, graphs)
     shares = [row_normalize(graph) * weight for graph, weight in zip(graphs, weights, strict=True)]
     return sp.csr_matrix(sum(shares[1:], start=shares[0]), dtype=np.float32)
 

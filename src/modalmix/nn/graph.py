@@ -48,6 +48,16 @@ def row_normalize(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     return sp.csr_matrix(sp.diags(inverse) @ adjacency, dtype=np.float32)
 
 
+def symmetrized(neighbors: sp.csr_matrix) -> sp.csr_matrix:
+    """N + Nᵀ [nodes, columns]: a node's neighbours are those that it lists and those that list it.
+
+    Who is listed on both sides counts twice. Rows below a square N are nobody's neighbour: they count what they list
+    twice, so that their sums are as large.
+    """
+    square = neighbors[: neighbors.shape[1]]
+    return sp.vstack([square + square.T, 2 * neighbors[neighbors.shape[1] :]], format="csr")
+
+
 def co_occurrence(graph: sp.csr_matrix, interactions: sp.csr_matrix) -> float:
     """How well an item graph foretells behaviour: mean over its edges (i, j), i not j, of c_ij / sqrt(d_i d_j).
 

@@ -49,17 +49,24 @@ def power(degree: np.ndarray, exponent: float) -> np.ndarray:
     return np.array([one**-exponent if one else 0.0 for one in degree])
 
 
-def similarity(added: int = 0) -> np.ndarray:
+def similarity(added: int = 0, both_ways: bool = True) -> np.ndarray:
     """S, dense."""
-    return sum(w * rows_to_one(graph.toarray().astype(float)) for w, graph in zip(WEIGHTS, graphs(added), strict=True))
+    total = np.zeros((ITEMS + added, ITEMS))
+    for weight, graph in zip(WEIGHTS, graphs(added), strict=True):
+        near = graph.toarray().astype(float)
+        near[:ITEMS] += near[:ITEMS].T if both_ways else 0.0
+        total += weight * rows_to_one(near)
+    return total
 
 
-def dense_filter(met: np.ndarray, of: np.ndarray, added: int = 0, hops: tuple[float, ...] = HOPS) -> np.ndarray:
+def dense_filter(
+    met: np.ndarray, of: np.ndarray, added: int = 0, hops: tuple[float, ...] = HOPS, both_ways: bool = True
+) -> np.ndarray:
     """W from the events `met`, with the degrees of the events `of`."""
     a, b, c = EXPONENTS
     to_users, to_items = of.sum(axis=1), of.sum(axis=0)
     k = np.diag(power(to_items, a)) @ met.T @ np.diag(power(to_users, b)) @ met @ np.diag(power(to_items, c))
-    s = similarity(added)
+    s = similarity(added, both_ways)
     reach, step = np.eye(ITEMS + added, ITEMS), s
     for place, hop in enumerate(hops):
         step = step if place == 0 else step @ s[:ITEMS]
@@ -72,10 +79,13 @@ def events() -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("hops", [(), (2.0,), (1.5, 0.5), (1.0, 0.0, 0.3)])
-def test_scores_are_the_dense_product(hops: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_scores_are_the_dense_product(hops: tuple[float, ...], both_ways: bool) -> None:
     met = interactions().toarray().astype(float)
-    expected = met @ dense_filter(met, met, hops=hops)
-    np.testing.assert_allclose(prior(hops=hops).rows(EVERYBODY).numpy(), expected, rtol=1e-5, atol=1e-6)
+    expected = met @ dense_filter(met, met, hops=hops, both_ways=both_ways)
+    np.testing.assert_allclose(
+        prior(hops=hops, both_ways=both_ways).rows(EVERYBODY).numpy(), expected, rtol=1e-5, atol=1e-6
+    )
     assert not expected[0].any()
     assert np.unique(expected.round(6)).size > 50
 

@@ -31,6 +31,8 @@ class FilterConfig(Config):
     """Powers of the degrees in the item filter: of the item met, of the users, of the item scored."""
     hops: tuple[float, ...] = (1.5, 0.5)
     """Weights of one step over the content graph, of two steps, and so on; the history itself has weight 1."""
+    both_ways: bool = True
+    """Whether an item's neighbours are those that list it too, beside those it lists: alike is alike both ways."""
     entries: int = Field(1000, ge=1)
     """Largest entries kept in each row of the filter: memory is items x entries."""
 
@@ -49,7 +51,7 @@ class FilterPrior:
         """`graphs`: [all items, training items], one a modality. Items beyond the training ones score 0."""
         self.config, self.n_items = config, interactions.shape[1]
         self.interactions = sp.csr_matrix(interactions, dtype=np.float32)
-        self.graph = mean_graph(graphs, weights)
+        self.graph = mean_graph(graphs, weights, config.both_ways)
         co_met = item_filter(self.interactions, config.exponents, config.entries)
         histories = self.interactions.copy()
         histories.resize(interactions.shape[0], self.graph.shape[0])  # nobody has met what was added

@@ -21,7 +21,7 @@ from modalmix.data.split import TrainData
 from modalmix.models.contract.graphs import ItemGraphConfig, ItemGraphRecommender, modality_weights
 from modalmix.models.contract.pseudo import ContentEdgesConfig, content_edges
 from modalmix.models.contract.query import Triples
-from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize, thin
+from modalmix.nn.graph import Graph, bipartite, row_normalize, symmetric_normalize, symmetrized, thin
 from modalmix.nn.linear import FeatureLinear
 from modalmix.nn.pseudo import augmented_adjacency, mixed_similarity
 
@@ -43,6 +43,8 @@ class SignalsConfig(ItemGraphConfig):
     """Weight of content-induced edges beside the real ones."""
     graph_weights: dict[str, float] | None = None
     """Weight of each modality's item graph, by name; else how far neighbours have users in common beyond chance."""
+    both_ways: bool = True
+    """Whether the signals of content go both ways between an item and the neighbours it lists."""
     purify: bool = False
     """Whether an item's id is gated by its features before it goes over the item graph."""
     cue: Literal["leave-out", "full"] = "leave-out"
@@ -171,10 +173,11 @@ class SignalsRecommender(ItemGraphRecommender[S]):
         return torch.stack(streams), content.present
 
     def _smoothing(self, graph: sp.csr_matrix) -> Graph:
-        """S: a neighbour graph, weights 1, symmetrically normalised. An item without a train event is not heard: its
-        random initial id would speak for its neighbours."""
+        """S: a neighbour graph, each listing of weight 1, symmetrically normalised. An item without a train event is
+        not heard: its random initial id would speak for its neighbours."""
         heard = sp.diags(self.warm_items.cpu().numpy().astype(np.float32))
-        smoothing = symmetric_normalize(sp.csr_matrix(graph != 0, dtype=np.float32)) @ heard
+        listed = sp.csr_matrix(graph != 0, dtype=np.float32)
+        smoothing = symmetric_normalize(symmetrized(listed) if self.config.both_ways else listed) @ heard
         smoothing.eliminate_zeros()
         return Graph(smoothing)
 
