@@ -70,6 +70,9 @@ def tasks() -> Iterator[Task]:
         for data in DATA:
             for preset in PRESETS:
                 yield task("magnet", data, seed, preset=preset)
+    for data, (seeds, _, _) in DATA.items():
+        for seed in range(seeds):
+            yield task("magnet", data, seed, preset="both-ways")
     config = find_model("magnet").config
     for seed in range(2):
         for variant in config.ablations:

@@ -57,6 +57,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "nine experts": {},
     "weights found": {"graph_weights": None, "neighbors": 6},
     "one view": {"dual_view": False, "layers": 3},
+    "neighbours both ways": {"both_ways": True, "prior": "filter", "filter": {**TRIALS["filter"], "both_ways": True}},
     "item edges": {"edges": {**TRIALS["edges"], "augment": "ii"}, "edge_weight": 2.0},
     "both kinds of edges": {"edges": {**TRIALS["edges"], "augment": "both"}, "layers": 1},
     "base behaviour": {"base": "behaviour"},
@@ -187,7 +188,7 @@ class TestServing:
     def test_both_ways_an_added_item_is_what_it_lists(self, data: TrainData) -> None:
         """It is listed by nobody, so that each of its own listings counts twice."""
         twin = {name: one.matrix([5]) for name, one in data.catalog.modalities.items()}
-        bigger, built = data.catalog.extend(pl.DataFrame({"item": [999]}), twin), model(data)
+        bigger, built = data.catalog.extend(pl.DataFrame({"item": [999]}), twin), model(data, both_ways=True)
         after, before = built.scorer(bigger)(EVERYBODY), built.scorer(data.catalog)(EVERYBODY)
         torch.testing.assert_close(after[:, :ITEMS], before, atol=1e-5, rtol=1e-5)
         ids = built.items.weight.detach() * built.warm_items.unsqueeze(1)
@@ -202,7 +203,7 @@ class TestServing:
         twin = {name: one.matrix([5]) for name, one in data.catalog.modalities.items()}
         bigger = data.catalog.extend(pl.DataFrame({"item": [999]}), twin)
         for changes in ({"prior": "filter"}, {"purify": True, "experts": "none"}):
-            built = model(data, both_ways=False, **changes)
+            built = model(data, **changes)
             before, after = built.scorer(data.catalog)(EVERYBODY), built.scorer(bigger)(EVERYBODY)
             torch.testing.assert_close(after[:, :ITEMS], before, atol=1e-5, rtol=1e-5)
             _, items = built.encode(bigger)

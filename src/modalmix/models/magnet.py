@@ -88,7 +88,6 @@ class MagnetConfig(SignalsConfig):
         "paper": {
             "dropout": 0.0,
             "dual_view": True,
-            "both_ways": False,
             "purify": True,
             "base": "behaviour",
             "prior": "none",
@@ -106,6 +105,7 @@ class MagnetConfig(SignalsConfig):
             "eval_every": 1,
         },
         "no-prior": {"prior": "none", "lr": 4e-3, "reg": 0.0, "patience": 6},
+        "both-ways": {"both_ways": True, "filter": {"both_ways": True}},
     }
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no-routing-regularisation": {"cover": 0.0, "specialise": 0.0},
@@ -113,7 +113,6 @@ class MagnetConfig(SignalsConfig):
         "no-templates": {"experts": "plain", "expert_hidden": 64},  # beside "perceptrons", which has templates too
         "no-two-stages": {"trigger": "never"},
         "no-filter": {"prior": "none"},
-        "listed": {"both_ways": False, "filter": {"both_ways": False}},
         "full-cue": {"cue": "full"},
         "dual-view": {"dual_view": True},
         "contrast": {"contrast": 0.01},

@@ -49,7 +49,7 @@ def power(degree: np.ndarray, exponent: float) -> np.ndarray:
     return np.array([one**-exponent if one else 0.0 for one in degree])
 
 
-def similarity(added: int = 0, both_ways: bool = True) -> np.ndarray:
+def similarity(added: int = 0, both_ways: bool = False) -> np.ndarray:
     """S, dense."""
     total = np.zeros((ITEMS + added, ITEMS))
     for weight, graph in zip(WEIGHTS, graphs(added), strict=True):
@@ -60,7 +60,7 @@ def similarity(added: int = 0, both_ways: bool = True) -> np.ndarray:
 
 
 def dense_filter(
-    met: np.ndarray, of: np.ndarray, added: int = 0, hops: tuple[float, ...] = HOPS, both_ways: bool = True
+    met: np.ndarray, of: np.ndarray, added: int = 0, hops: tuple[float, ...] = HOPS, both_ways: bool = False
 ) -> np.ndarray:
     """W from the events `met`, with the degrees of the events `of`."""
     a, b, c = EXPONENTS

@@ -31,8 +31,8 @@ class FilterConfig(Config):
     """Powers of the degrees in the item filter: of the item met, of the users, of the item scored."""
     hops: tuple[float, ...] = (1.5, 0.5)
     """Weights of one step over the content graph, of two steps, and so on; the history itself has weight 1."""
-    both_ways: bool = True
-    """Whether an item's neighbours are those that list it too, beside those it lists: alike is alike both ways."""
+    both_ways: bool = False
+    """Whether an item's neighbours are those that list it too, beside those it lists."""
     entries: int = Field(1000, ge=1)
     """Largest entries kept in each row of the filter: memory is items x entries."""
 

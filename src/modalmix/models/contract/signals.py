@@ -43,7 +43,7 @@ class SignalsConfig(ItemGraphConfig):
     """Weight of content-induced edges beside the real ones."""
     graph_weights: dict[str, float] | None = None
     """Weight of each modality's item graph, by name; else how far neighbours have users in common beyond chance."""
-    both_ways: bool = True
+    both_ways: bool = False
     """Whether the signals of content go both ways between an item and the neighbours it lists."""
     purify: bool = False
     """Whether an item's id is gated by its features before it goes over the item graph."""
