@@ -166,6 +166,12 @@ def test_a_part_is_no_larger_than_what_is_asked(directed: sp.csr_matrix) -> None
     assert whole.rows is None
 
 
+@pytest.mark.parametrize("rows", [[-1, 2], [2, 6]])
+def test_rows_that_are_not_there(directed: sp.csr_matrix, rows: list[int]) -> None:
+    with pytest.raises(IndexError, match=rf"rows {rows[0]} to {rows[1]} of a graph with 6"):
+        Graph(directed).at(torch.ones(9, 2), torch.tensor(rows))
+
+
 def test_the_gradient_of_rows_of_a_directed_graph() -> None:
     matrix = sp.random(7, 7, density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(1))
     graph, rows = Graph(matrix).double(), torch.tensor([6, 0, 0])
