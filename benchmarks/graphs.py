@@ -42,10 +42,10 @@ DATA = {  # name -> seeds, modalities, what the features are
 CLOSED = ("popularity", "itemknn", "ease", "graphfilter")
 TRAINED = ("magnet", "smore", "freedom", "mgcn", "lattice", "bm3", "lightgcn", "bprmf", "vbpr")
 STRONGER = {"bm3": "trained"}  # on validation than the default, which freezes features (docs/models/bm3.md)
-BESIDE = (  # beside the default: published settings of one data set, FREEDOM's published loss, neighbours both ways
+BESIDE = (  # beside the default: published settings of one data set, FREEDOM with L2, neighbours both ways
     ("smore", "amazon-sports", "sports"),
     ("bm3", "amazon-sports", "sports"),
-    *(("freedom", data, "no-l2") for data in DATA),
+    *(("freedom", data, "l2") for data in DATA),
     *(("magnet", data, "both-ways") for data in DATA),
 )
 PRESETS = ("no-prior", "paper")

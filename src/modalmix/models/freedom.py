@@ -45,7 +45,7 @@ class FREEDOMConfig(ItemGraphConfig):
     """Share of the user-item edges left out in an epoch."""
     content_weight: float = Field(1e-3, ge=0)
     """Weight of the ranking loss of each modality's projected features (lambda)."""
-    reg: float = Field(1e-2, ge=0)
+    reg: float = Field(0.0, ge=0)
     """Weight of the squared length of the batch's embeddings before propagation, as in LightGCN. The paper has none."""
     epochs: int = Field(400, ge=1)
     """Most epochs."""
@@ -55,8 +55,8 @@ class FREEDOMConfig(ItemGraphConfig):
     """Epochs between validations: an epoch costs less than a validation, or about as much."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"epochs": 1000, "patience": 20, "eval_every": 1, "trainable_features": True, "reg": 0.0},
-        "no-l2": {"reg": 0.0},
+        "paper": {"epochs": 1000, "patience": 20, "eval_every": 1, "trainable_features": True},
+        "l2": {"reg": 1e-2},
     }
 
 
