@@ -66,14 +66,21 @@ def test_by_hand() -> None:
 def test_a_masked_expert_counts_for_exactly_nothing(k: int) -> None:
     logits, scores = logits_of("one allowed"), torch.randn(9, 5, 7)
     scores[[0, 1, 2, 4, 5, 6, 7, 8]] = 1e30
-    assert torch.equal(top_k_mixture(logits, scores, k), scores[3])
+    torch.testing.assert_close(top_k_mixture(logits, scores, k), scores[3], atol=0, rtol=1e-6)
 
 
-def test_experts_that_tie_at_the_last_place_all_count() -> None:
-    logits = torch.tensor([0.0, 2.0, 0.0, -1.0]).view(4, 1, 1)
+@pytest.mark.parametrize("apart", [0.0, 2e-7])  # further apart, 1e-5, the router tells them apart
+def test_experts_that_tie_at_the_last_place_all_count(apart: float) -> None:
+    logits = torch.tensor([0.0, 2.0, apart, -1.0]).view(4, 1, 1)
     scores = torch.tensor([1.0, 0.0, 3.0, 50.0]).view(4, 1, 1)
     shares = torch.tensor([0.0, 2.0, 0.0]).softmax(dim=0)
     assert float(top_k_mixture(logits, scores, 2)) == pytest.approx(float(shares[0] * 1 + shares[2] * 3))
+
+
+def test_experts_that_the_router_tells_apart_do_not_tie() -> None:
+    logits = torch.tensor([0.0, 2.0, -1e-5, -1.0]).view(4, 1, 1)
+    scores = torch.tensor([1.0, 0.0, 3.0, 50.0]).view(4, 1, 1)
+    assert float(top_k_mixture(logits, scores, 2)) == pytest.approx(float(torch.tensor([0.0, 2.0]).softmax(dim=0)[0]))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])

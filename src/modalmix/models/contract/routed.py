@@ -162,7 +162,7 @@ class RoutedScorer:
     def _mixed(self, said: Tensor, side: Side, items: Tensor | slice) -> Float[Tensor, "batch tile"]:
         assert self.mixture is not None
         logits = self.mixture.router.every(side, self._side.rows(items))
-        scores = [times_transposed(*both) for both in zip(said, self._said[:, items], strict=True)]
+        scores = (times_transposed(*both) for both in zip(said, self._said[:, items], strict=True))  # one at a time
         return top_k_mixture(logits, scores, self.mixture.top_k)
 
     def _of_lists(self, nodes: Nodes, items: Int[Tensor, "batch listed"]) -> Float[Tensor, "batch listed"]:
