@@ -25,9 +25,7 @@ def top_k_mixture(
             mixture.addcmul_(weight, score)
         return mixture.div_(total)
     largest = _largest(logits, k)
-    floor = torch.maximum(
-        largest[-1], largest[0] - _NOTHING
-    )  # from here on an expert is heard; no exponential overflows
+    floor = torch.maximum(largest[-1], largest[0] - _NOTHING)  # what is heard; so that no exponential overflows
     total, mixture, weight = (torch.zeros_like(floor) for _ in range(3))
     for one, score in zip(logits, scores, strict=True):
         torch.sub(one, floor, out=weight).clamp_(min=-_NOTHING).exp_()  # exp is slow where it comes to 0
