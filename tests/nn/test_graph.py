@@ -166,9 +166,9 @@ def test_a_part_is_no_larger_than_what_is_asked(directed: sp.csr_matrix) -> None
     assert whole.rows is None
 
 
-@pytest.mark.parametrize("rows", [[-1, 2], [2, 6]])
+@pytest.mark.parametrize("rows", [[-1, 2], [2, 6], [-1, 0, 1, 2, 3, 4]])
 def test_rows_that_are_not_there(directed: sp.csr_matrix, rows: list[int]) -> None:
-    with pytest.raises(IndexError, match=rf"rows {rows[0]} to {rows[1]} of a graph with 6"):
+    with pytest.raises(IndexError, match=rf"rows {rows[0]} to {rows[-1]} of a graph with 6"):
         Graph(directed).at(torch.ones(9, 2), torch.tensor(rows))
 
 

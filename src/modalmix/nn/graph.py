@@ -147,13 +147,13 @@ class Graph(nn.Module):
         """The rows of W that `rows` names, each once.
 
         All of W on an accelerator, which makes them faster than it finds them, and where `rows` are as many as W has.
-        Raises IndexError for a row that W does not have; nothing is counted from the end.
+        Raises IndexError for a row that W does not have; on the CPU nothing is counted from the end.
         """
+        if rows.device.type == "cpu" and len(rows) and (rows.min() < 0 or rows.max() >= self.n_rows):
+            raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of a graph with {self.n_rows:,}")
         if rows.device.type != "cpu" or len(rows) >= self.n_rows:
             return Part(self, None, rows)
         asked, place = rows.unique(return_inverse=True)
-        if len(asked) and (asked[0] < 0 or asked[-1] >= self.n_rows):
-            raise IndexError(f"rows {int(asked[0])} to {int(asked[-1])} of a graph with {self.n_rows:,}")
         arrays = (self.weights.numpy(), self.columns.numpy(), self.offsets.numpy())
         whole = sp.csr_matrix(arrays, shape=(self.n_rows, self.n_columns), copy=False)
         return Part(Graph(whole[asked.numpy()]), asked, place)
