@@ -29,9 +29,12 @@ def test_declared_presence_hides_rows():
         (np.array([1.0]), r"shape \(1,\)"),
         (np.empty((3, 0)), r"shape \(3, 0\)"),
         (np.array([["a"]]), "dtype <U1"),
+        (np.array([[1.0, 2.0], [1.0, 1e200]]), r"in row 1: got 1e\+200.*at most 1e\+15"),
+        (np.array([[1.0, -3e19], [1.0, 1.0]], dtype=np.float32), r"in row 0: got 3e\+19.*at most 1e\+15"),
     ],
 )
-def test_bad_features(features, message):
+def test_bad_features(features, message, monkeypatch):
+    monkeypatch.setattr("modalmix.data.modality._BLOCK_ROWS", 1)
     with pytest.raises(DataError, match=message):
         Modality.from_matrix("image", features)
 
@@ -45,11 +48,18 @@ def test_append():
         modality.append(np.ones((1, 3)), None)
 
 
-@pytest.mark.parametrize(("known", "given", "largest"), [("float16", 7e4, "65504"), ("float32", 1e39, r"3.40282e\+38")])
+@pytest.mark.parametrize(("known", "given", "largest"), [("float16", 7e4, "65504"), ("float32", 1e39, r"1e\+15")])
 def test_added_rows_that_the_dtype_cannot_hold_are_an_error(known, given, largest):
     modality = Modality.from_matrix("image", np.ones((1, 2), dtype=known))
-    with pytest.raises(DataError, match=rf"new features of 'image' in row 1: got .*expected at most {largest}"):
+    with pytest.raises(DataError, match=rf"features of 'image' in row 1: got .*expected at most {largest}"):
         modality.append(np.array([[2.0, 2.0], [1.0, -given]]), None)
+
+
+def test_large_values_have_lengths():
+    """The largest that is taken: nearest by cosine as any other."""
+    modality = Modality.from_matrix("image", np.array([[1e15, 1e15], [65504, 0]], dtype=np.float32))
+    assert np.isfinite(np.square(modality.matrix()).sum(axis=1)).all()
+    assert Modality.from_matrix("image", np.array([[65504, -65504]], dtype=np.float16)).present.all()
 
 
 def test_hash_follows_values_and_presence():

@@ -44,8 +44,20 @@ def test_a_user_with_all_but_one_item_gets_that_one():
     )
 
 
+def test_events_of_a_user_with_all_of_the_pool_are_left_out():
+    """Item 3 may not be drawn: user 0 has all that may, user 1 all but item 2."""
+    one = events([0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 0, 1, 1, 3], 2, 4)
+    pool = np.array([1, 1, 1, 0], dtype=bool)
+    ((user, positive, negative),) = triples(one, 8, np.random.default_rng(0), pool)
+    assert user.tolist() == [1] * 4
+    assert sorted(positive.tolist()) == [0, 1, 1, 3]
+    assert negative.tolist() == [2] * 4
+
+
 def test_impossible_draws():
     one = events([0, 0], [0, 1], 1, 2)
+    with pytest.raises(DataError, match="every user has met every item"):
+        next(triples(one, 4, np.random.default_rng(0), np.ones(2, dtype=bool)))
     with pytest.raises(DataError, match="has all 2 items"):
         negatives(one, one.user, np.random.default_rng(0), np.ones(2, dtype=bool))
     with pytest.raises(DataError, match="pool of negatives is empty"):

@@ -111,6 +111,8 @@ class Plain:
         for weight, graph in zip(self.weights, self.cosines, strict=True):
             others = graph - torch.diag(graph.diagonal())
             s += weight * others / others.sum(dim=1, keepdim=True).clamp(min=1e-300)
+        listed = sum((graph - torch.diag(graph.diagonal()) > 0).long() for graph in self.cosines)
+        s = s * (listed >= self.c.edges.agree)
         e, q = self.c.edges, (self.r @ s) / self.r.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         q[self.r > 0] = 0.0
         item_degree = self.r.sum(dim=0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modalmix.data.catalog import Catalog
+from modalmix.data.modality import Modality
 from modalmix.data.neighbors import Neighbors
 from modalmix.data.split import TrainData
 from modalmix.models.contract import Query, Triples
@@ -60,6 +61,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "neighbours both ways": {"both_ways": True, "prior": "filter", "filter": {**TRIALS["filter"], "both_ways": True}},
     "item edges": {"edges": {**TRIALS["edges"], "augment": "ii"}, "edge_weight": 2.0},
     "both kinds of edges": {"edges": {**TRIALS["edges"], "augment": "both"}, "layers": 1},
+    "edges of what both list": {"edges": {**TRIALS["edges"], "agree": 2, "augment": "both"}, "neighbors": 10},
     "base behaviour": {"base": "behaviour"},
     "purified": {"purify": True, "contrast": 0.0, "reg": 0.0},
     "experts with perceptrons": {"expert_hidden": 5},
@@ -184,6 +186,27 @@ class TestServing:
             [role.name(built.signals) for role in built.roles].index("dominant text")
         ], "item 25 is cold and has text alone"
         assert model(data, experts="none").routing(EVERYBODY, torch.arange(2)) is None
+
+    @pytest.mark.parametrize("form", ["one view", "evidence", "purified", "mlp", "user", "experts with perceptrons"])
+    def test_content_that_is_lost_or_found_after_training(self, data: TrainData, form: str) -> None:
+        """As with `evaluate --drop`: signals, presence and the experts of a pair are those of the catalogue at hand.
+        The user with one item has texts alone then; item 9, that had nothing, has a picture."""
+        rng = np.random.default_rng(8)
+        image, text = data.catalog.modality("image"), data.catalog.modality("text")
+        only = int(data.interactions.item[data.interactions.user == 0][0])
+        x, y = image.matrix(), text.matrix()
+        x[[only, 4, 11]], y[[7, 16, 21]] = 0.0, 0.0
+        x[9] = rng.standard_normal(x.shape[1])
+        changed = {"image": Modality.from_matrix("image", x), "text": Modality.from_matrix("text", y)}
+        catalog = Catalog(data.catalog.items, changed)
+        built = model(data, **{**FORMS[form], "dual_view": False})
+        built.schedule.stage.fill_(2)
+        plain = Plain(built, replace(data, catalog=catalog))
+        assert plain.history(0)[1].tolist() == [False, True]
+        expected, before = plain.scores(built.config.top_k), built.scorer(data.catalog)(EVERYBODY)
+        found = built.scorer(catalog)(EVERYBODY)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(found, before, atol=1e-2)
 
     def test_both_ways_an_added_item_is_what_it_lists(self, data: TrainData) -> None:
         """It is listed by nobody, so that each of its own listings counts twice."""

@@ -124,6 +124,27 @@ def test_the_own_dominant_expert_of_each_group_has_its_largest_gate(seed: int, c
     assert (gates[own] > np.where(own, 0.0, gates)[:, :3].max(axis=0) + 0.1).all(), "and among the groups"
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_so_it_is_without_the_filter_as_shipped(seed: int) -> None:
+    """Preset `no-prior`: its base hears content and the experts move no embedding, and yet."""
+    changes = {"seed": seed, "batch_size": 256, "epochs": 40, "eval_every": 10, "patience": 40}
+    config = MagnetConfig.preset("no-prior", **changes)
+    planted = world(seed)
+    model = fit("magnet", planted.split, config, TrainConfig(device="cpu", progress=False)).model
+    gates = gates_of_held_out(model, planted)
+    assert gates.argmax(axis=1).tolist() == [0, 1, 2]
+    assert gates[:, :3].argmax(axis=0).tolist() == [0, 1, 2]
+
+
+def test_stage_2_begins_where_the_rule_says() -> None:
+    """`coverage` by itself, restated on what was recorded."""
+    history = fitted(1, "", trigger="coverage").result.history
+    use, route, stage = (np.array([row["report"][name] for row in history]) for name in ("H_use", "H_route", "stage"))
+    holds = [e for e in range(5, 30) if use[e - 3 : e].min() >= 0.9 and np.ptp(route[e - 3 : e]) <= 0.02]
+    assert stage.tolist() == [1.0] * holds[0] + [2.0] * (40 - holds[0])
+    assert not any(row["report"]["forced"] for row in history)
+
+
 def test_in_the_default_form_it_is_largest_in_its_own_group() -> None:
     """Among the groups, not among the experts: behaviour leads everywhere. The base hears content already, and what the
     experts say does not move the embeddings."""

@@ -19,7 +19,7 @@ from modalmix.data.modality import Modality
 from modalmix.data.shop import ShopConfig, plant
 from modalmix.data.split import Split, TrainData
 from modalmix.data.splitters import SplitConfig, make_split
-from modalmix.errors import ConfigError, DataError, ModelError
+from modalmix.errors import ConfigError, ModelError
 from modalmix.evaluation import retrieval_curve
 from modalmix.models.contract import Query, Triples, find_model
 from modalmix.models.magnet import Magnet, MagnetConfig
@@ -118,6 +118,10 @@ class TestSchedule:
             ({"trigger": "coverage", "trigger_latest": 6}, 6),
             ({"trigger": "coverage", "trigger_threshold": 0.3, "lr": 1e-3}, 5),
             ({"trigger": "plateau", "lr": 1e-3}, 5),
+            ({"trigger": "plateau", "lr": 1e-3, "trigger_first": 2}, 3),
+            ({"trigger": "plateau", "lr": 1e-3, "trigger_first": 2, "trigger_window": 2}, 2),
+            ({"trigger": "plateau", "lr": 1e-3, "trigger_window": 7}, 7),
+            ({"trigger": "plateau", "lr": 1e-3, "trigger_still": 0.0, "trigger_latest": 6}, 6),
             ({"trigger": "never"}, 8),
         ],
     )
@@ -259,6 +263,13 @@ class TestReport:
         mean = torch.tensor([report[name] for name in loads])
         assert report["H_use"] == pytest.approx(float(-(mean * mean.log()).sum() / np.log(9)), abs=1e-5)
         assert 0 < report["H_route"] <= report["H_use"] + 1e-6, "pair and expert share information: never negative"
+
+    def test_what_is_retrieved_by_has_the_mean_gates_of_the_epoch_that_is_served(self, split: Split) -> None:
+        fitted = fit("magnet", split, settings(epochs=3), QUIET)
+        served = fitted.result.history[fitted.result.best_epoch - 1]["report"]
+        loads = torch.tensor([value for name, value in served.items() if name.startswith("load/")])
+        torch.testing.assert_close(fitted.model.mean_gate, loads)
+        assert loads.std() > 1e-3, "not all alike, as before training"
 
     def test_a_run_folder_keeps_it_of_every_epoch(self, split: Split, tmp_path: Path) -> None:
         """What decides the stage stands first, in the file too."""
@@ -445,7 +456,7 @@ class TestOtherWorlds:
         assert all(modality in "".join(model.signals) for modality in dims)
 
     def test_a_user_who_met_everything(self, content_shop: Shop) -> None:
-        """There is nothing to add, and no negative to train on."""
+        """There is nothing to add, and no negative to train on: the others train, and it is scored all the same."""
         shop = content_shop(cold=0)
         events, everything = shop.interactions, np.arange(30, dtype=np.int32)
         kept = events.user != 4
@@ -455,8 +466,11 @@ class TestOtherWorlds:
         assert model.added is not None
         assert model.added[0][4].nnz == 0
         assert model.scorer(data.catalog)(EVERYBODY).isfinite().all()
-        with pytest.raises(DataError, match="user row 4 has all 30 items.*expected a free negative"):
-            list(model.batches(data, 256, np.random.default_rng(0)))
+        users = torch.cat([batch.user for batch in model.batches(data, 256, np.random.default_rng(0))])
+        assert users.sort().values.tolist() == sorted(events.user[kept])
+        trained = learnt(data).scorer(data.catalog)(EVERYBODY)
+        assert trained.isfinite().all()
+        assert trained[4].std() > 1e-3
 
     def test_settings_that_cannot_be(self, content_shop: Shop) -> None:
         bad: list[dict[str, Any]] = [

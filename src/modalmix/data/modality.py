@@ -13,6 +13,7 @@ from modalmix.errors import DataError
 from modalmix.files import sha256_array
 
 _BLOCK_ROWS = 65_536
+_LARGEST = 1e15  # the squared length of a row, and the variance of a column, stay finite in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,8 @@ class Modality:
     ) -> "Modality":
         """Check a matrix and find the absent rows: all NaN (marked absent) or all zero.
 
-        Raises DataError for a wrong dtype or shape, and for NaN or Inf inside a row that has other values.
+        Raises DataError for a wrong dtype or shape, for NaN or Inf inside a row that has other values, and for values
+        beyond 1e15, of which float32 cannot take lengths.
         """
         if features.ndim != 2 or features.shape[1] == 0:
             raise DataError(f"features of '{name}'", got=f"shape {features.shape}", expected="(items, dim), dim > 0")
@@ -57,6 +59,16 @@ class Modality:
                 raise DataError(
                     f"features of '{name}' hold NaN or Inf in row {row}",
                     expected="finite values",
+                    fix="To mark an item absent, fill its whole row with NaN.",
+                )
+            largest = np.maximum(block.max(axis=1), -block.min(axis=1)).astype(np.float64)
+            too_large = finite & (largest > _LARGEST)
+            if too_large.any():
+                row = int(too_large.argmax())
+                raise DataError(
+                    f"features of '{name}' in row {start + row}",
+                    got=f"{largest[row]:g}",
+                    expected=f"at most {_LARGEST:g}",
                     fix="To mark an item absent, fill its whole row with NaN.",
                 )
             has_values[start : start + len(block)] = finite & block.any(axis=1)

@@ -20,13 +20,18 @@ def triples(
 ) -> Iterator[Epoch]:
     """One epoch of (user, positive, negative) rows in random order, in batches of `size` (the last may be smaller).
 
-    Each positive gets one fresh negative, uniform over `pool` minus the user's own items. Raises DataError when there
-    is no event, or a user owns the whole pool.
+    Each positive gets one fresh negative, uniform over `pool` minus the user's own items. A user who owns the whole
+    pool prefers nothing to anything: such events are left out. Raises DataError when none is left.
     """
     if len(interactions) == 0:
         raise DataError("the train split has no interactions", fix="Check the split labels and filters.")
     order = rng.permutation(len(interactions))
     user = interactions.user[order]
+    owned = interactions.csr @ pool.astype(np.float32)  # how much of the pool each user has
+    undecided = owned[user] >= max(1, pool.sum())
+    if undecided.all():
+        raise DataError("every user has met every item that may be drawn", expected="a free negative for somebody")
+    order, user = order[~undecided], user[~undecided]
     negative = negatives(interactions, user, rng, pool).astype(np.int64)
     user, positive = user.astype(np.int64), interactions.item[order].astype(np.int64)
     for start in range(0, len(order), size):
@@ -91,5 +96,9 @@ def _one_of_the_free(
     """A candidate the user does not own, for users who own nearly all. Raises DataError when there is none."""
     free = candidates[~interactions.contains(np.full(len(candidates), user, dtype=np.int32), candidates)]
     if len(free) == 0:
-        raise DataError(f"user row {user} has all {len(candidates):,} items of the pool", expected="a free negative")
+        raise DataError(
+            f"user row {user} has all {len(candidates):,} items that may be drawn",
+            expected="a free negative",
+            fix="Leave out users who have met everything.",
+        )
     return int(rng.choice(free))

@@ -13,6 +13,7 @@ from modalmix.data.split import TrainData
 from modalmix.errors import ModelError, QueryError
 from modalmix.models.contract import ClosedFormRecommender, ModelConfig, Query
 from modalmix.models.contract.content import chosen_modalities
+from modalmix.models.contract.query import distinct
 from modalmix.nn.features import column_statistics, standardise, unit_rows
 
 
@@ -68,11 +69,12 @@ class ContentKNNScorer:
     def _met(self, query: Query) -> tuple[Int[Tensor, " events"], Int[Tensor, " batch"]]:
         """The items behind each row of the query, one row after another, and where each row starts."""
         if query.history is not None:
-            known = query.history >= 0
+            history = distinct(query.history)
+            known = history >= 0
             lengths = known.sum(dim=1)
             if not bool(lengths.all()):
                 raise QueryError("a history is empty", expected="at least one item", fix="Ask popularity instead.")
-            return query.history[known], lengths.cumsum(0) - lengths
+            return history[known], lengths.cumsum(0) - lengths
         assert query.users is not None
         first, lengths = self._offsets[query.users], self._offsets[query.users + 1] - self._offsets[query.users]
         starts = lengths.cumsum(0) - lengths

@@ -65,6 +65,12 @@ class MagnetConfig(SignalsConfig):
     """What starts stage 2: coverage, entropy_below, plateau, epoch:n, never."""
     trigger_threshold: float = Field(0.9, ge=0, le=1)
     """The entropy that `coverage` and `entropy_below` compare with."""
+    trigger_window: int = Field(3, ge=1)
+    """Epochs over which a rule must hold."""
+    trigger_still: float = Field(0.02, ge=0)
+    """How far H_route may move over the window and count as still (`coverage`, `plateau`)."""
+    trigger_first: int = Field(5, ge=1)
+    """The epoch at whose end stage 2 starts at the earliest, but for epoch:n."""
     trigger_latest: int = Field(30, ge=1)
     """The epoch at whose end stage 2 starts at the latest."""
     ramp: int = Field(5, ge=1)
@@ -142,7 +148,14 @@ class Magnet(SignalsRecommender[MagnetConfig]):
         if config.prior == "filter":
             self.trust = nn.Parameter(torch.zeros(2))
         self.make_mixture()
-        trigger = Trigger(config.trigger, threshold=config.trigger_threshold, latest=config.trigger_latest)
+        trigger = Trigger(
+            config.trigger,
+            config.trigger_first,
+            config.trigger_window,
+            config.trigger_threshold,
+            config.trigger_still,
+            config.trigger_latest,
+        )
         self.schedule = EntropySchedule(trigger, config.cover, config.specialise, config.ramp)
         self._routed = EpochRouting()
         self._report: Mapping[str, float] = {}

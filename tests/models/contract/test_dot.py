@@ -37,6 +37,12 @@ def test_a_history_is_the_mean_of_its_items_at_the_length_of_a_user() -> None:
     torch.testing.assert_close(scorer(Query(history=torch.tensor([[1, -1]]))), torch.tensor([[0.0, 2.0, 2.0]]))
 
 
+def test_a_repeat_in_a_history_counts_once() -> None:
+    scorer = DotScorer(USERS, ITEMS)
+    twice, once = scorer.vectors(Query(history=torch.tensor([[1, 0, 1], [0, 1, -1]])))
+    assert torch.equal(twice, once)
+
+
 def test_an_empty_history_is_an_error() -> None:
     with pytest.raises(QueryError, match="a history is empty"):
         DotScorer(USERS, ITEMS)(Query(history=torch.tensor([[0, 1], [-1, -1]])))

@@ -5,6 +5,7 @@ import torch
 
 from modalmix.errors import QueryError
 from modalmix.models.contract import Query
+from modalmix.models.contract.query import distinct
 
 
 def test_length_is_that_of_what_is_given() -> None:
@@ -27,3 +28,9 @@ def test_times_belong_to_the_items_of_a_history() -> None:
         Query(history=history, times=torch.tensor([5, 9]))
     with pytest.raises(QueryError, match="beside users"):
         Query(users=torch.arange(2), times=torch.tensor([[5], [9]]))
+
+
+def test_a_repeat_is_padding() -> None:
+    history = torch.tensor([[5, 2, 5, 2, 5], [3, -1, 3, 0, -1], [1, 2, 3, 4, 0]])
+    assert distinct(history).tolist() == [[5, 2, -1, -1, -1], [3, -1, -1, 0, -1], [1, 2, 3, 4, 0]]
+    assert distinct(torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0)

@@ -268,7 +268,8 @@ class TestHistories:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.usefixtures("small_blocks")
     def test_a_history_is_a_user_who_met_its_items(self, kind: RouterKind) -> None:
-        """Signals: means of the items'. Degree: their number. Own vector: their mean at the known users' length."""
+        """Signals: means of the items'. Degree: their number. Own vector: their mean at the known users' length. What
+        was met twice counts once, as in training."""
         world, lists = World(kind), [[3, 5, 8], [1], [9, 2, 0, 20], [4, 4], [6, 7, 8, 9, 10]]
         history = torch.tensor([[*items, *[-1] * (5 - len(items))] for items in lists])
         z = torch.stack([world.items.z[:, items].mean(dim=1) for items in lists], dim=1)
@@ -277,7 +278,7 @@ class TestHistories:
         means = [world.items.own[items].mean(dim=0) for items in lists]
         own = torch.stack([mean / mean.norm() * length for mean in means])
         present = torch.stack([world.items.present[items].any(dim=0) for items in lists])
-        users = Nodes(own, z, torch.tensor([3.0, 1.0, 4.0, 2.0, 5.0]), present)
+        users = Nodes(own, z, torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0]), present)
         close(world.scorer(Query(history=history)), world.brute_force(users))
         gates = world.scorer.gates(Query(history=history), torch.arange(ITEMS))
         pairs = torch.cartesian_prod(torch.arange(5), torch.arange(ITEMS)).T
@@ -288,11 +289,12 @@ class TestHistories:
         assert asked.present.tolist() == [[True, False, True], [False, False, False], [True, True, True]]
         assert asked.degree.tolist() == [2.0, 1.0, 3.0]
 
-    def test_order_and_padding_do_not_matter(self) -> None:
+    def test_order_padding_and_repeats_do_not_matter(self) -> None:
         scorer = World().scorer
-        rows = scorer(Query(history=torch.tensor([[3, 5, 8, -1, -1], [8, 3, -1, 5, -1], [-1, -1, 5, 3, 8]])))
-        close(rows[1], rows[0])
-        close(rows[2], rows[0])
+        lists = [[3, 5, 8, -1, -1], [8, 3, -1, 5, -1], [-1, -1, 5, 3, 8], [8, 8, 5, 3, 5]]
+        first, *others = scorer(Query(history=torch.tensor(lists)))
+        for other in others:
+            close(other, first)
 
     @pytest.mark.parametrize("history", [[[0, 1], [-1, -1]], [[-1]], [[]]])
     def test_an_empty_one_is_an_error(self, history: list[list[int]]) -> None:

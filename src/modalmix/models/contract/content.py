@@ -243,11 +243,13 @@ def read_content(features: nn.ModuleList, catalog: Catalog, known: Catalog) -> C
 
 
 def chosen_modalities(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...]:
-    """The modalities a model reads: the named ones, or all of the catalogue's.
+    """The modalities a model reads: the named ones, or with None all of the catalogue's.
 
     Raises ModelError for an unknown name (with the nearest), one that is named twice, or when there is none.
     """
-    chosen = names or tuple(catalog.modalities)
+    if names == ():
+        raise ModelError("modalities", got="an empty list", expected="one name at least", fix="Leave it out for all.")
+    chosen = tuple(catalog.modalities) if names is None else names
     if not chosen:
         raise ModelError("the catalogue has no modality", fix="Encode its pictures or texts first.")
     for place, name in enumerate(chosen):

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from modalmix.errors import QueryError
-from modalmix.models.contract.query import Query
+from modalmix.models.contract.query import Query, distinct
 
 
 @final
@@ -17,7 +17,7 @@ class DotScorer:
 
     A history is folded in by `of_history`, where a model knows how. Else its vector is the mean of the item vectors,
     scaled to the mean length of the known users' vectors: an approximation, for the model has learnt vectors for known
-    users only.
+    users only. A repeat counts once there, as it does in training.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class DotScorer:
         return torch.addmm(self.item_bias, vectors, self._items_transposed, out=out)
 
     def _fold_in(self, history: Int[Tensor, "batch length"]) -> Float[Tensor, "batch dim"]:
+        history = distinct(history)
         present = (history >= 0).unsqueeze(-1).to(self.items.dtype)
         if not present.sum(dim=1).all():
             raise QueryError("a history is empty", expected="at least one item", fix="Ask popularity instead.")

@@ -83,6 +83,8 @@ class FilterPrior:
         """phi of every train event without itself: [users, training items].
 
         The event (u, i) adds d_l^-a d_u^-b d_i^-c to K_li for each item l that u met, i among them; the degrees stay.
+        Exact where no row of K or W was cut to its `entries` largest; where one was, what was cut is taken off too, so
+        that a score is a little low, at least 0.
         """
         events = self.interactions.tocoo()
         user, item = torch.from_numpy(events.row.astype(np.int64)), torch.from_numpy(events.col.astype(np.int64))

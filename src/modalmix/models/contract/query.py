@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -42,6 +43,14 @@ class Query:
 
     def __len__(self) -> int:
         return len(self.users) if self.users is not None else len(self.history)  # type: ignore[arg-type]
+
+
+def distinct(history: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+    """Histories as sets: a repeat becomes padding. For models that train on who met what, where it counts once."""
+    rows, order = history.sort(dim=1, stable=True)
+    again = torch.zeros_like(rows, dtype=torch.bool)
+    again[:, 1:] = rows[:, 1:] == rows[:, :-1]
+    return history.masked_fill(torch.zeros_like(again).scatter(1, order, again), -1)
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from modalmix.errors import QueryError
-from modalmix.models.contract.query import Query
+from modalmix.models.contract.query import Query, distinct
 from modalmix.nn.gates import top_k_softmax
 from modalmix.nn.linear import times_transposed
 from modalmix.nn.mixing import top_k_mixture
@@ -69,7 +69,7 @@ class RoutedScorer:
     """y(u,i) = <own_u, own_i> + sum over the top k experts e of g_e(u,i) <f_e(u), f_e(i)> + prior(u,i).
 
     A history is folded in: each signal is the mean of its items', and the user's own vector the mean of its items' own,
-    scaled to the mean length of known users'.
+    scaled to the mean length of known users'. A repeat in it counts once.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ class RoutedScorer:
         """The query's side. Raises QueryError for an empty history."""
         if query.users is not None:
             return self.users.rows(query.users)
-        history = query.history
-        assert history is not None
+        assert query.history is not None
+        history = distinct(query.history)
         there = (history >= 0).to(self.items.own)
         length = there.sum(dim=1)
         if not length.all():
