@@ -16,6 +16,7 @@ CAME_LATER: dict[str, tuple[Any, ...]] = {  # as it was; bsarec has always had p
     **{"id_init": ("normal",), "init_modalities": (None,), "lr_factor": (1.0,), "warmup": (0,), "prior": ("none",)},
     "training": ("causal", "prefixes"),
     "both_ways": (False,),
+    **{"trigger_window": (3,), "trigger_still": (0.02,), "trigger_first": (5,)},
 }
 UNUSED = {"trust", "transitions"}  # without a prior
 TABLES = pytest.mark.parametrize("table", [cold, graphs, sequences], ids=lambda table: table.__name__)
