@@ -476,6 +476,9 @@ class TestOtherWorlds:
         bad: list[dict[str, Any]] = [
             {"trigger": "sometimes"},
             {"trigger": "epoch:"},
+            {"trigger_window": 0},
+            {"trigger_first": 0},
+            {"trigger_still": -0.1},
             {"dropout": 1.0},
             {"top_k": 0},
             {"temperature": 0.0},

@@ -150,11 +150,11 @@ class Magnet(SignalsRecommender[MagnetConfig]):
         self.make_mixture()
         trigger = Trigger(
             config.trigger,
-            config.trigger_first,
-            config.trigger_window,
-            config.trigger_threshold,
-            config.trigger_still,
-            config.trigger_latest,
+            first=config.trigger_first,
+            window=config.trigger_window,
+            threshold=config.trigger_threshold,
+            still=config.trigger_still,
+            latest=config.trigger_latest,
         )
         self.schedule = EntropySchedule(trigger, config.cover, config.specialise, config.ramp)
         self._routed = EpochRouting()
